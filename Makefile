@@ -1,0 +1,49 @@
+# A thin skin over the command `lecture`: each target sets up what is missing, then calls it.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+LECTURE := $(VENV)/bin/lecture
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-portable lab promote check refresh corpus clean
+
+help:  ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: corpus  ## virtual environment, dependencies, corpus (the other targets do it when needed)
+
+run: $(READY)  ## execute all notebooks in order; NB=03 one, PRESET=smoke, ARGS="-p max_iters 500"
+	$(LECTURE) run $(NB) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+
+test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook
+	$(LECTURE) test
+
+test-portable: $(READY)  ## nbval with one thread, with two, and without vector instructions
+	$(LECTURE) test --portable
+
+lab: $(READY)  ## open JupyterLab in notebooks/
+	$(LECTURE) lab
+
+promote: $(READY)  ## write lecture_lib/ from the exported cells of the notebooks
+	$(LECTURE) promote
+
+check: $(READY)  ## style, promotion and stored notebooks, without executing any
+	$(LECTURE) check
+
+refresh: $(READY)  ## execute notebooks and store their outputs; NB=03 one
+	$(LECTURE) refresh $(NB)
+
+corpus: $(READY)  ## build and verify tiny Shakespeare
+	$(LECTURE) corpus
+
+clean:  ## remove the environment, the outputs and what was built; data/recorded stays
+	rm -rf $(VENV) out data/tinyshakespeare.txt data/*.whl *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# The stamp is written last, so an interrupted installation is done again.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
+	@touch $@

@@ -1,0 +1,34 @@
+"""Batches: chunks of text for the Transformer.
+
+Video 14:27.
+Promoted from notebooks/02_batches.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import torch
+
+__all__ = ["get_batch"]
+
+
+def get_batch(
+    splits: dict[str, torch.Tensor],
+    split: str,
+    batch_size: int,
+    block_size: int,
+    device: str | torch.device = "cpu",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw random chunks of one split: inputs and, shifted by one, their targets (video 14:27).
+
+    `splits[split]` holds token ids, shape (N,), on the CPU. Returns `xb` and `yb`, both
+    (batch_size, block_size), on `device`. Takes one draw from torch's global CPU generator.
+    Raises ValueError for an unknown split, a size below 1, or a split of fewer than block_size + 1 ids.
+    """
+    if split not in splits:
+        raise ValueError(f"no split {split!r}; expected one of: {', '.join(splits)}")
+    data = splits[split]
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    if not 1 <= block_size < len(data):
+        raise ValueError(f"block_size is {block_size}; expected 1 to {len(data) - 1} for {split!r}")
+    ix = torch.randint(len(data) - block_size, (batch_size,))  # (B,)
+    positions = ix[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
+    return data[positions].to(device), data[positions + 1].to(device)

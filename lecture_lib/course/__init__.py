@@ -1,0 +1,1 @@
+"""What runs the course rather than teaches it: corpus, promotion, execution, checks, plots, command line."""

@@ -1,0 +1,77 @@
+"""The chapters: which notebooks there are, and what their first cell says of them."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+
+from .errors import CourseError
+from .paths import NOTEBOOKS
+
+VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One notebook, `NN_name.ipynb`."""
+
+    path: Path
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def number(self) -> int:
+        return int(self.stem.split("_")[0])
+
+    @property
+    def module(self) -> str:
+        """Name of the module that the chapter's own exports go to: `03_bigram` -> `bigram`."""
+        return self.stem.split("_", 1)[1]
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode:
+        return read_notebook(self.path)
+
+    @property
+    def opening(self) -> list[str]:
+        """The lines of the first cell: title, video times, purpose."""
+        return self.notebook.cells[0].source.splitlines()
+
+    @property
+    def title(self) -> str:
+        return self.opening[0].lstrip("# ").strip()
+
+    @property
+    def video_times(self) -> str:
+        """The time stamps of the line that begins with `Video`, e.g. `22:11, 34:53`."""
+        line = next((line for line in self.opening if line.lstrip("*").startswith("Video")), "")
+        return ", ".join(dict.fromkeys(VIDEO_TIME.findall(re.sub(r"\(http\S*\)", "", line))))
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook; CourseError if it's not there or is not one."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise CourseError(f"{path} does not exist") from None
+    except Exception as error:  # nbformat raises many kinds for a file that is not a notebook
+        raise CourseError(f"{path} is not a readable notebook: {error}") from error
+
+
+def all_chapters(folder: Path = NOTEBOOKS) -> list[Chapter]:
+    """Every chapter in `folder`, in order."""
+    return [Chapter(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+
+
+def find_chapter(key: str, folder: Path = NOTEBOOKS) -> Chapter:
+    """The chapter that `key` names: `3`, `03`, `bigram` or `03_bigram`; CourseError lists what exists."""
+    chapters = all_chapters(folder)
+    for chapter in chapters:
+        if key in (str(chapter.number), f"{chapter.number:02}", chapter.module, chapter.stem):
+            return chapter
+    names = ", ".join(chapter.stem for chapter in chapters) or f"none in {folder}"
+    raise CourseError(f"no chapter {key!r}; expected a number or a name of: {names}")

@@ -1,0 +1,206 @@
+"""The command `lecture`. Each subcommand is a line of help and a short function; the work is elsewhere."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import CourseError
+from .paths import DATA, NOTEBOOKS, ROOT
+
+PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-n", "2", "--dist", "loadfile"]
+# Stand-ins for other machines: their thread counts, and a processor without vector instructions.
+OTHER_MACHINES = [
+    {"OMP_NUM_THREADS": "1"},
+    {"OMP_NUM_THREADS": "2"},
+    {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"},
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `lecture ...`; returns the exit status: 0 if all went well, 1 if not."""
+    arguments = parser().parse_args(joined_parameters(sys.argv[1:] if argv is None else argv))
+    try:
+        return arguments.action(arguments)
+    except CourseError as error:
+        print(f"lecture: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("lecture: interrupted", file=sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="lecture", description="Let's build GPT: run, test and maintain the notebooks."
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(action: Callable, help: str) -> argparse.ArgumentParser:
+        name = action.__name__.removesuffix("_command")
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(action=action)
+        return added
+
+    command(corpus_command, "build and verify tiny Shakespeare (nothing to do if it is there)")
+
+    run = command(run_command, "execute all notebooks in order, or the named chapters, into out/")
+    run.add_argument("chapters", nargs="*", metavar="chapter", help="a number or a name: 03, bigram")
+    run.add_argument("--preset", default="cpu", help="a table of notebooks/presets.toml (default: cpu)")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set one parameter of the chapter (`-p NAME VALUE` works too)",
+    )
+
+    command(test_command, "pass all tests: the checks, pytest, and nbval over every notebook").add_argument(
+        "--portable",
+        action="store_true",
+        help="nbval alone, with one thread, with two, and without vector instructions",
+    )
+    command(check_command, "check style, promotion and stored notebooks, without executing any")
+    command(lab_command, "open JupyterLab in notebooks/")
+
+    command(promote_command, "write lecture_lib/ from the exported cells of the notebooks").add_argument(
+        "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
+    )
+    refresh = command(refresh_command, "execute notebooks and store their normalised outputs")
+    refresh.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+
+    seeds = command(seeds_command, "train a chapter once for each seed; record the losses in data/recorded")
+    seeds.add_argument("chapter")
+    seeds.add_argument("seeds", nargs="+", type=int)
+    return top
+
+
+def joined_parameters(argv: list[str]) -> list[str]:
+    """`-p name value`, papermill's own form, as `-p name=value`."""
+    joined: list[str] = []
+    for word in argv:
+        if len(joined) >= 2 and joined[-2] == "-p" and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+# ---------------------------------------------------------------- what learners use
+
+
+def corpus_command(arguments: argparse.Namespace) -> int:
+    from .corpus import build_corpus
+
+    print(build_corpus(DATA))
+    return 0
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    from .corpus import build_corpus
+    from .execution import run_chapters, table
+
+    chapters = chosen(arguments.chapters)
+    build_corpus(DATA)
+    results = []
+    try:
+        for result in run_chapters(chapters, arguments.preset, parameters(arguments.parameters)):
+            results.append(result)
+    finally:
+        if results:
+            print("\n" + table(results))
+    return 0
+
+
+def parameters(words: list[str]) -> dict[str, str]:
+    for word in words:
+        if "=" not in word:
+            raise CourseError(f"-p {word}: expected NAME=VALUE, e.g. -p max_iters=500")
+    return dict(word.split("=", 1) for word in words)
+
+
+def chosen(keys: list[str]) -> list:
+    from .chapters import all_chapters, find_chapter
+
+    return [find_chapter(key) for key in keys] if keys else all_chapters()
+
+
+def lab_command(arguments: argparse.Namespace) -> int:
+    return subprocess.call([sys.executable, "-m", "jupyter", "lab"], cwd=NOTEBOOKS)
+
+
+# ---------------------------------------------------------------- what maintainers and CI use
+
+
+def test_command(arguments: argparse.Namespace) -> int:
+    from .corpus import build_corpus
+
+    build_corpus(DATA)
+    if arguments.portable:
+        return max(nbval_as_on(machine) for machine in OTHER_MACHINES)
+    # One thread for each of the two workers: tiny models gain nothing from a second one.
+    return check_command(arguments) or pytest(["tests", "notebooks"], {"OMP_NUM_THREADS": "1"})
+
+
+def nbval_as_on(machine: dict[str, str]) -> int:
+    print(f"\nnbval with {' '.join(f'{name}={value}' for name, value in machine.items())}", flush=True)
+    return pytest(["notebooks"], machine)
+
+
+def pytest(targets: list[str], environment: dict[str, str]) -> int:
+    return subprocess.call([*PYTEST, *targets], cwd=ROOT, env={**os.environ, **environment})
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    from .chapters import all_chapters
+    from .promotion import check
+    from .stored import problems
+
+    ruff = [sys.executable, "-m", "ruff"]
+    styled = [subprocess.call([*ruff, *command], cwd=ROOT) for command in (["check"], ["format", "--check"])]
+    found = check() + [problem for chapter in all_chapters() for problem in problems(chapter.path)]
+    print("\n".join(found) or f"{len(all_chapters())} notebooks: promoted, in order, fit for regression")
+    return int(any(styled) or bool(found))
+
+
+def promote_command(arguments: argparse.Namespace) -> int:
+    from .promotion import check, promote
+
+    if arguments.check:
+        found = check()
+        print("\n".join(found) or "library and notebooks agree")
+        return int(bool(found))
+    for path in promote():
+        print(f"wrote {Path(path).relative_to(ROOT)}")
+    return 0
+
+
+def refresh_command(arguments: argparse.Namespace) -> int:
+    from .stored import refresh
+
+    for chapter in chosen(arguments.chapters):
+        print(f"executing {chapter.stem}", flush=True)
+        refresh(chapter)
+    return 0
+
+
+def seeds_command(arguments: argparse.Namespace) -> int:
+    from .chapters import find_chapter
+    from .execution import run_chapters
+    from .ladder import record_seeds
+
+    chapter, runs = find_chapter(arguments.chapter), []
+    for seed in arguments.seeds:
+        (result,) = run_chapters([chapter], "cpu", {"seed": str(seed)})
+        if result.losses is None:
+            raise CourseError(f"{chapter.stem} records no training run; seeds are for a chapter that trains")
+        runs.append(result.losses)
+    command = f"lecture seeds {chapter.number:02} {' '.join(map(str, arguments.seeds))}"
+    print(f"wrote {record_seeds(chapter.stem, runs, command).relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

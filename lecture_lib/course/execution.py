@@ -1,0 +1,165 @@
+"""Running chapters with papermill: presets, parameters, executed copies, pictures and a closing table."""
+
+import base64
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from papermill.inspection import inspect_notebook
+from tqdm import tqdm
+
+from .chapters import Chapter, read_notebook
+from .errors import CourseError
+from .ladder import aligned, lecture_numbers, run_since
+from .paths import NOTEBOOKS, OUT, ROOT
+
+PRESETS = NOTEBOOKS / "presets.toml"
+LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
+READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
+BOOLEANS = {"true": True, "false": False}
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What running one chapter left behind."""
+
+    chapter: Chapter
+    seconds: float
+    executed: Path
+    losses: dict | None  # `train` and `val`, if the chapter trained and recorded a run
+    picture: Path | None
+
+
+# ---------------------------------------------------------------- presets and parameters
+
+
+def read_presets(path: Path = PRESETS) -> dict[str, dict[str, dict[str, Value]]]:
+    """preset -> chapter stem -> parameter -> value. A chapter that a preset leaves out runs as stored."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def declared_parameters(chapter: Chapter) -> dict[str, str]:
+    """Name and annotated type of each parameter of the chapter's `parameters` cell."""
+    found = inspect_notebook(chapter.path).values()
+    return {parameter["name"]: parameter["inferred_type_name"] for parameter in found}
+
+
+def resolve(chapter: Chapter, preset: str, given: dict[str, str | Value], presets=None) -> dict[str, Value]:
+    """The preset's values with the given ones over them, all checked against the chapter's own parameters.
+
+    A value given as text is read as the parameter's type. CourseError for an unknown preset or parameter, or
+    for a wrong type, lists what exists.
+    """
+    presets = read_presets() if presets is None else presets
+    if preset not in presets:
+        raise CourseError(f"no preset {preset!r}; expected one of: {', '.join(presets)}")
+    declared = declared_parameters(chapter)
+    values = {**presets[preset].get(chapter.stem, {}), **given}
+    for name in values:
+        if name not in declared:
+            known = ", ".join(f"{name}: {kind}" for name, kind in declared.items()) or "none at all"
+            raise CourseError(f"{chapter.stem} has no parameter {name!r}; it has: {known}")
+    return {name: typed(name, value, declared[name]) for name, value in values.items()}
+
+
+def typed(name: str, value: str | Value, kind: str) -> Value:
+    """`value` as the annotated type `kind`, read from text if need be; CourseError names all three."""
+    try:
+        if isinstance(value, str):
+            return READERS[kind](value)
+    except (KeyError, ValueError):
+        pass
+    if type(value).__name__ == kind and kind in READERS:
+        return value
+    if kind == "float" and type(value) is int:
+        return float(value)
+    hint = " (true or false)" if kind == "bool" else ""
+    raise CourseError(f"parameter {name}={value!r}: expected {kind}{hint}")
+
+
+# ---------------------------------------------------------------- running
+
+
+def run_chapters(
+    chapters: list[Chapter], preset: str, given: dict[str, str], out: Path = OUT
+) -> Iterator[Result]:
+    """Execute the chapters in order, a bar across chapters above one across cells."""
+    # Every chapter's parameters are checked before the first one runs.
+    plans = [(chapter, resolve(chapter, preset, given)) for chapter in chapters]
+    with tqdm(plans, unit="chapter", desc="course", dynamic_ncols=True) as bar:
+        for chapter, parameters in bar:
+            bar.set_postfix_str(chapter.stem)
+            yield run_chapter(chapter, parameters, out)
+
+
+def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT) -> Result:
+    """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk also when a cell fails."""
+    folder = out / chapter.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / chapter.path.name
+    started, began = time.time(), time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            chapter.path,
+            executed.resolve(),
+            parameters,
+            kernel_name="python3",
+            cwd=chapter.path.parent,
+            progress_bar={"desc": chapter.stem, "leave": False, "unit": "cell", "dynamic_ncols": True},
+        )
+    except PapermillExecutionError as error:
+        raise CourseError(f"{error}\n{chapter.stem} failed; {partial(executed)}") from error
+    except KeyboardInterrupt:
+        raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
+    seconds = time.perf_counter() - began
+    return Result(chapter, seconds, executed, run_since(started, folder), save_pictures(executed))
+
+
+def partial(executed: Path) -> str:
+    return f"what ran so far is in {shown(executed)}"
+
+
+def save_pictures(executed: Path) -> Path | None:
+    """Write each PNG of an executed notebook beside it; returns the loss curve's path, if it has one."""
+    for old in executed.parent.glob("*.png"):
+        old.unlink()
+    loss_curve = None
+    for index, cell in enumerate(read_notebook(executed).cells):
+        name = "loss_curve" if LOSS_CURVE in cell.metadata.get("tags", []) else f"cell_{index:02}"
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                path = executed.parent / f"{name}.png"
+                path.write_bytes(base64.b64decode(output.data["image/png"]))
+                loss_curve = path if name == "loss_curve" else loss_curve
+    return loss_curve
+
+
+# ---------------------------------------------------------------- the closing table
+
+
+def table(results: list[Result]) -> str:
+    """A line a chapter: time, losses, the lecture's number, and where the picture (or the copy) lies."""
+    lecture = lecture_numbers()
+    rows = [("chapter", "time", "train", "val", "lecture", "picture or notebook")]
+    for result in results:
+        losses = result.losses or {}
+        rows.append(
+            (
+                result.chapter.stem,
+                f"{result.seconds:.1f} s",
+                *(f"{losses[key]:.4f}" if key in losses else "" for key in ("train", "val")),
+                lecture.get(result.chapter.stem, {}).get("shown", ""),
+                shown(result.picture or result.executed),
+            )
+        )
+    return aligned(rows)
+
+
+def shown(path: Path) -> str:
+    """The path as a reader at the project's top would type it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

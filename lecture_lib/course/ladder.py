@@ -1,0 +1,86 @@
+"""The ladder of the lecture: its numbers, ours over several seeds, and the learner's own latest runs.
+
+Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/recorded/seeds/` what
+`lecture seeds` measured, `out/NN_name/run.json` what was last run on this machine.
+"""
+
+import json
+import tomllib
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+
+from .device import describe_machine
+from .files import write_text
+from .paths import DATA, OUT
+
+SEEDS = DATA / "recorded" / "seeds"
+
+
+def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
+    """Chapter stem -> what the video shows: `rung`, `val`, `shown` (as it is said there), `video`."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def record_run(
+    stem: str, *, train: float, val: float, parameters: int, seed: int, steps: int, out: Path = OUT
+):
+    """Remember a training run of chapter `stem` on this machine: losses in nats per character."""
+    run = {"train": train, "val": val, "parameters": parameters, "seed": seed, "steps": steps}
+    write_text(out / stem / "run.json", json.dumps(run, indent=2) + "\n")
+
+
+def latest_run(stem: str, out: Path = OUT) -> dict | None:
+    """What `record_run` last wrote for the chapter on this machine, if anything."""
+    path = out / stem / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def run_since(started: float, folder: Path) -> dict | None:
+    """The run recorded in the chapter's output folder after `started` (seconds since the epoch), if any."""
+    path = folder / "run.json"
+    fresh = path.exists() and path.stat().st_mtime >= started
+    return json.loads(path.read_text(encoding="utf-8")) if fresh else None
+
+
+def record_seeds(stem: str, runs: list[dict], command: str, folder: Path = SEEDS) -> Path:
+    """Store the runs of one chapter over several seeds, with machine, date and the command that made them."""
+    record = {
+        "chapter": stem,
+        "command": command,
+        "machine": describe_machine(),
+        "date": date.today().isoformat(),
+    }
+    path = folder / f"{stem}.json"
+    write_text(path, json.dumps({**record, "runs": runs}, indent=2) + "\n")
+    return path
+
+
+def seed_summary(stem: str, folder: Path = SEEDS) -> dict | None:
+    """Mean and standard deviation over the recorded seeds of a chapter, beside the record itself."""
+    path = folder / f"{stem}.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("train", "val"):
+        losses = [run[key] for run in record["runs"]]
+        record[key] = {"mean": mean(losses), "sd": stdev(losses), "min": min(losses), "max": max(losses)}
+    return record
+
+
+def ladder_table() -> str:
+    """A line a rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest."""
+    rows = [("rung", "the lecture", "recorded, mean +- sd", "this machine", "parameters")]
+    for stem, numbers in lecture_numbers().items():
+        summary, run = seed_summary(stem), latest_run(stem)
+        recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
+        mine = f"{run['val']:.4f} at {run['steps']:,} steps" if run else ""
+        rows.append((numbers["rung"], numbers["shown"], recorded, mine, f"{numbers['parameters']:,}"))
+    return aligned(rows)
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,57 @@
+"""Pictures that more than one chapter draws, and the one style for all of them."""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+TRAIN, VAL, REFERENCE = "#4878d0", "#d1603d", "#555555"
+
+STYLE = {
+    "figure.figsize": (7.0, 3.6),
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "font.size": 10,
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+
+
+def use_style() -> None:
+    """Draw every later figure of this kernel in the course's style."""
+    plt.rcParams.update(STYLE)
+
+
+def loss_curves(history, references: dict[str, float], title: str) -> Axes:
+    """Train and validation loss (nats per character) over optimizer steps, on one axes.
+
+    `history` has `steps`, `train` and `val`, equally long; each of `references` becomes a labelled level.
+    """
+    _, axes = plt.subplots()
+    axes.plot(history.steps, history.train, color=TRAIN, marker="o", markersize=3, label="train")
+    axes.plot(history.steps, history.val, color=VAL, marker="o", markersize=3, label="val")
+    for label, level in references.items():
+        reference_line(axes, level, label)
+    axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats per character)")
+    axes.legend(loc="upper right")
+    return axes
+
+
+def reference_line(axes: Axes, level: float, label: str) -> None:
+    """A dashed level with its name written on it, at the right."""
+    axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1)
+    axes.annotate(
+        f"{label}: {level:.2f}",
+        xy=(0.99, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        color=REFERENCE,
+        fontsize=9,
+    )

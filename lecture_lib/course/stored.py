@@ -1,0 +1,173 @@
+"""The notebooks as they are stored in git: normalised, executed in order, fit for a regression test.
+
+nbval compares what is stored with what comes out again, but it passes over a cell that was never executed,
+and over one that is tagged to be skipped. What it cannot see is checked here.
+"""
+
+import ast
+import re
+from pathlib import Path
+from statistics import median
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from .chapters import Chapter, read_notebook
+from .errors import CourseError
+from .files import replacing
+
+IGNORED = "nbval-ignore-output"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+MAX_BYTES = 500_000
+
+
+def refresh(chapter: Chapter) -> None:
+    """Execute the notebook in a fresh kernel, in its own folder, and store its normalised outputs."""
+    notebook = read_notebook(chapter.path)
+    client = NotebookClient(
+        notebook, kernel_name="python3", resources={"metadata": {"path": chapter.path.parent}}
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise CourseError(f"{chapter.path.name} failed and stays as it was:\n{error}") from error
+    save(normalised(notebook), chapter.path)
+
+
+def save(notebook: NotebookNode, path: Path) -> None:
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+# ---------------------------------------------------------------- normalising
+
+
+def normalised(notebook: NotebookNode) -> NotebookNode:
+    """A copy without what changes from run to run or from machine to machine, cell ids and outputs kept."""
+    copy = nbformat.from_dict(notebook)
+    copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    for cell in copy.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            cell.outputs = merged_streams(cell.outputs)
+            for output in cell.outputs:
+                if "metadata" in output:
+                    output.metadata = nbformat.from_dict({})
+    return copy
+
+
+def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Pieces of one stream joined (where they were cut depends on timing) and progress bars gone."""
+    merged: list[NotebookNode] = []
+    for output in outputs:
+        if merged and is_stream(output) and is_stream(merged[-1]) and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    for output in filter(is_stream, merged):
+        output.text = as_on_screen(output.text)
+    return [output for output in merged if not is_stream(output) or output.text]
+
+
+def is_stream(output: NotebookNode) -> bool:
+    return output.output_type == "stream"
+
+
+def as_on_screen(text: str) -> str:
+    """What is left to see when each carriage return has gone back to the start of its line."""
+    lines = (re.split(r"\r", line)[-1].rstrip() if "\r" in line else line for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- checking
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a stored notebook, a message each; an empty list when all is well."""
+    notebook = read_notebook(path)
+    code = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    found = [
+        *count_problems(code),
+        *(problem for index, cell in code for problem in cell_problems(index, cell)),
+    ]
+    found += unasserted(code)
+    if notebook != normalised(notebook):
+        found.append(
+            "not normalised (timing, kernel or widget metadata, or a cut stream); run `lecture refresh`"
+        )
+    if path.stat().st_size > MAX_BYTES:
+        found.append(
+            f"{path.stat().st_size:,} bytes, expected at most {MAX_BYTES:,}; make its pictures smaller"
+        )
+    return [f"{path.name}: {problem}" for problem in found]
+
+
+def count_problems(code: list[tuple[int, NotebookNode]]) -> list[str]:
+    """nbval passes a cell without execution count, and a notebook that ran out of order cannot be trusted."""
+    return [
+        f"cell {index}: execution count {cell.execution_count}, expected {expected}; run `lecture refresh`"
+        for expected, (index, cell) in enumerate(code, start=1)
+        if cell.execution_count != expected
+    ]
+
+
+def cell_problems(index: int, cell: NotebookNode) -> list[str]:
+    tags = cell.metadata.get("tags", [])
+    found = []
+    if "nbval-skip" in tags or "NBVAL_SKIP" in cell.source:
+        found.append("is skipped by nbval; no cell may be")
+    if "raises-exception" in tags or any(output.output_type == "error" for output in cell.outputs):
+        found.append("ends with an error")
+    if any(output.get("name") == "stderr" for output in cell.outputs) and IGNORED not in tags:
+        found.append("has stderr output, which differs between machines; print, or silence its cause")
+    if any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
+        found.append("has an SVG picture, whose ids are random; make it a PNG")
+    return [f"cell {index}: {problem}" for problem in found]
+
+
+def unasserted(code: list[tuple[int, NotebookNode]]) -> list[str]:
+    """Cells whose outputs are ignored, with no assertion in them or between them and the next such cell."""
+    found = []
+    for position, (index, cell) in enumerate(code):
+        if IGNORED in cell.metadata.get("tags", []) and not any(
+            has_assert(later) for _, later in until_next_ignored(code[position:])
+        ):
+            found.append(f"cell {index}: its output is ignored and no assertion follows it")
+    return found
+
+
+def until_next_ignored(code: list[tuple[int, NotebookNode]]) -> list[tuple[int, NotebookNode]]:
+    """The first of the cells and those after it; a run of ignored cells in a row counts as one."""
+    taken, compared = [], False
+    for index, cell in code:
+        ignored = IGNORED in cell.metadata.get("tags", [])
+        if ignored and compared:
+            break
+        compared = compared or not ignored
+        taken.append((index, cell))
+    return taken
+
+
+def has_assert(cell: NotebookNode) -> bool:
+    """Whether the cell asserts something, by statement or by one of torch's or numpy's own checks."""
+    return any(
+        isinstance(node, ast.Assert) or (isinstance(node, ast.Attribute) and node.attr.startswith("assert_"))
+        for node in ast.walk(ast.parse(cell.source))
+    )
+
+
+def anatomy(notebook: NotebookNode) -> dict[str, float]:
+    """The measures of the house style: cells, lines of code a cell, words of prose for each line of code."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    lines = sorted(sum(bool(line.strip()) for line in source.split("\n")) for source in code)
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return {
+        "cells": len(notebook.cells),
+        "median": median(lines),
+        "p90": lines[int(0.9 * (len(lines) - 1))],
+        "longest": lines[-1],
+        "words per line": len(re.findall(r"[A-Za-z']+", prose)) / sum(lines),
+    }

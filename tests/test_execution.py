@@ -1,0 +1,215 @@
+"""Running chapters: presets and parameters, executed copies, failures, interruption, the closing table."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import notebook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lecture_lib.course import cli, execution
+from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
+from lecture_lib.course.errors import CourseError
+from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
+from lecture_lib.course.ladder import record_run
+from lecture_lib.course.stored import save
+
+PARAMETERS = (
+    "steps: int = 3  # steps\nrate: float = 0.5  # rate\nname: str = 'a'  # name\nloud: bool = False  # loud"
+)
+PRESETS = {"cpu": {}, "smoke": {"01_tiny": {"steps": 1}}}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A chapter with one parameter of each type; the cells after it are the test's own."""
+
+    def make(*cells: str) -> Chapter:
+        stored = notebook(["# 01. Tiny", PARAMETERS, *cells])
+        stored.cells[1].metadata["tags"] = ["parameters"]
+        path = tmp_path / "notebooks" / "01_tiny.ipynb"
+        save(stored, path)
+        return Chapter(path)
+
+    return make
+
+
+# ---------------------------------------------------------------- presets and parameters
+
+
+def test_given_values_win_over_the_preset(tiny):
+    values = resolve(tiny(), "smoke", {"rate": "1e-3", "loud": "True"}, PRESETS)
+    assert values == {"steps": 1, "rate": 1e-3, "loud": True}
+    assert resolve(tiny(), "smoke", {"steps": "7"}, PRESETS) == {"steps": 7}
+
+
+def test_a_preset_that_leaves_the_chapter_out_changes_nothing(tiny):
+    assert resolve(tiny(), "cpu", {}, PRESETS) == {}
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "message"),
+    [
+        ("huge", {}, "no preset 'huge'; expected one of: cpu, smoke"),
+        (
+            "cpu",
+            {"stepz": "3"},
+            r"01_tiny has no parameter 'stepz'; it has: steps: int, rate: float, name: str",
+        ),
+        ("cpu", {"steps": "3.5"}, "parameter steps='3.5': expected int"),
+        ("cpu", {"steps": "many"}, "parameter steps='many': expected int"),
+        ("cpu", {"rate": "fast"}, "parameter rate='fast': expected float"),
+        ("cpu", {"loud": "yes"}, r"parameter loud='yes': expected bool \(true or false\)"),
+        ("cpu", {"steps": True}, "parameter steps=True: expected int"),
+        ("cpu", {"steps": 3.0}, "parameter steps=3.0: expected int"),
+        ("cpu", {"name": 3}, "parameter name=3: expected str"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(tiny, preset, given, message):
+    with pytest.raises(CourseError, match=message):
+        resolve(tiny(), preset, given, PRESETS)
+
+
+@given(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text())
+def test_typed_reads_back_what_was_written(whole, real, truth, text):
+    assert typed("p", str(whole), "int") == whole == typed("p", whole, "int")
+    assert typed("p", repr(real), "float") == real == typed("p", real, "float")
+    assert typed("p", str(truth), "bool") is truth is typed("p", truth, "bool")
+    assert typed("p", text, "str") == text
+    assert isinstance(typed("p", whole % 1000, "float"), float)
+
+
+def test_unknown_chapter_lists_what_exists(tiny):
+    folder = tiny().path.parent
+    assert {find_chapter(key, folder).stem for key in ("1", "01", "tiny", "01_tiny")} == {"01_tiny"}
+    with pytest.raises(CourseError, match=r"no chapter '9'; expected a number or a name of: 01_tiny"):
+        find_chapter("9", folder)
+
+
+def test_every_preset_fits_the_chapters():
+    presets = read_presets()
+    assert list(presets) == ["cpu", "smoke", "full"]
+    for preset, chapters in presets.items():
+        for stem in chapters:
+            resolve(find_chapter(stem), preset, {}, presets)  # raises for an unknown name or a wrong type
+
+
+@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
+def test_every_parameter_is_annotated_and_explained(chapter):
+    assert set(declared_parameters(chapter).values()) <= set(execution.READERS)
+    (cell,) = [cell for cell in chapter.notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert all("  # " in line for line in cell.source.splitlines())
+
+
+# ---------------------------------------------------------------- running
+
+
+def test_a_run_leaves_the_executed_copy_its_pictures_and_a_row(tiny, tmp_path):
+    chapter = tiny(
+        "import matplotlib.pyplot as plt\nplt.plot([3, 2, 1]);",
+        "from pathlib import Path\nprint(steps, Path.cwd().name)",
+    )
+    stored = chapter.notebook
+    stored.cells[2].metadata["tags"] = ["loss-curve"]
+    save(stored, chapter.path)
+    before = chapter.path.read_bytes()
+
+    result = run_chapter(chapter, {"steps": 7}, tmp_path / "out")
+
+    assert chapter.path.read_bytes() == before
+    assert result.executed == tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
+    assert read_notebook(result.executed).cells[-1].outputs[0].text == "7 notebooks\n"
+    assert result.picture == tmp_path / "out" / "01_tiny" / "loss_curve.png"
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
+    assert result.losses is None  # nothing was trained
+    assert "01_tiny" in table([result]) and "loss_curve.png" in table([result])
+
+
+def test_only_a_run_recorded_meanwhile_counts(tmp_path):
+    record_run("01_tiny", train=1.0, val=2.0, parameters=3, seed=4, steps=5, out=tmp_path)
+    assert execution.run_since(time.time() - 60, tmp_path / "01_tiny")["val"] == 2.0
+    assert execution.run_since(time.time() + 60, tmp_path / "01_tiny") is None
+
+
+def lecture(folder: Path, *words: str) -> subprocess.Popen:
+    """`lecture run ...` in a process of its own, over the notebooks and the output folder of a temporary course."""
+    script = (
+        "import sys; from pathlib import Path; from lecture_lib.course import chapters, execution, cli;"
+        "folder = Path(sys.argv[1]);"
+        "chapters.all_chapters.__defaults__ = (folder / 'notebooks',);"
+        "chapters.find_chapter.__defaults__ = (folder / 'notebooks',);"
+        "execution.run_chapters.__defaults__ = (folder / 'out',);"
+        "sys.exit(cli.main(['run', *sys.argv[2:]]))"
+    )
+    command = [sys.executable, "-c", script, str(folder), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_failing_cell_ends_with_traceback_path_and_status_1(tiny, tmp_path):
+    tiny("print('before')", "1 / 0", "print('after')")
+    process = lecture(tmp_path, "01")
+    _, errors = process.communicate(timeout=120)
+    partial = tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
+    assert process.returncode == 1
+    assert "ZeroDivisionError: division by zero" in errors
+    assert f"01_tiny failed; what ran so far is in {partial}" in errors
+    assert any("before" in str(cell.get("outputs")) for cell in read_notebook(partial).cells)
+
+
+def test_ctrl_c_leaves_a_readable_partial_notebook(tiny, tmp_path):
+    marker = tmp_path / "reached"
+    tiny(
+        "print('before')",
+        f"from pathlib import Path\nimport time\nPath({str(marker)!r}).touch()\ntime.sleep(300)",
+    )
+    process = lecture(tmp_path, "01")
+    deadline = time.time() + 90
+    while not marker.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    assert marker.exists()
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    partial = tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
+    assert process.returncode == 1
+    assert "interrupted in 01_tiny; what ran so far is in" in errors
+    executed = read_notebook(partial)
+    nbformat.validate(executed)
+    assert any("before" in str(cell.get("outputs")) for cell in executed.cells)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "99"], "no chapter '99'; expected a number or a name of: 00_intro, 01_tokenization"),
+        (["run", "03", "--preset", "huge"], "no preset 'huge'; expected one of: cpu, smoke, full"),
+        (["run", "03", "-p", "max_iterz", "5"], "03_bigram has no parameter 'max_iterz'"),
+        (["run", "03", "-p", "max_iters=few"], "parameter max_iters='few': expected int"),
+        (["run", "03", "-p", "max_iters"], "-p max_iters: expected NAME=VALUE"),
+        (["refresh", "nothing"], "no chapter 'nothing'"),
+    ],
+)
+def test_command_line_mistakes(words, message, capsys):
+    assert cli.main(words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (["run", "03", "-p", "max_iters", "500"], ["run", "03", "-p", "max_iters=500"]),
+        (["run", "-p", "a=1", "03"], ["run", "-p", "a=1", "03"]),
+        (["run", "-p", "a", "1", "-p", "b", "2"], ["run", "-p", "a=1", "-p", "b=2"]),
+        (["seeds", "03", "1", "2"], ["seeds", "03", "1", "2"]),
+    ],
+)
+def test_papermills_own_way_to_write_a_parameter(words, joined):
+    assert cli.joined_parameters(words) == joined

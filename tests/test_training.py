@@ -1,0 +1,196 @@
+"""The batches, the bigram model and the training loop that every chapter shares."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lecture_lib.batches import get_batch
+from lecture_lib.bigram import BigramLanguageModel
+from lecture_lib.tokenization import CharTokenizer
+from lecture_lib.training import History, TrainConfig, estimate_loss, sample_text, train
+
+ALTERNATING = {"train": torch.tensor([0, 1] * 200), "val": torch.tensor([0, 1] * 50)}
+QUICK = TrainConfig(
+    batch_size=8, block_size=4, max_iters=60, eval_interval=20, eval_iters=4, learning_rate=0.1
+)
+
+
+# ---------------------------------------------------------------- batches
+
+
+@given(n=st.integers(2, 300), batch_size=st.integers(1, 9), data=st.data())
+def test_every_row_is_a_chunk_and_its_successors(n, batch_size, data):
+    block_size = data.draw(st.integers(1, n - 1))
+    ids = torch.randperm(n)
+    xb, yb = get_batch({"train": ids}, "train", batch_size, block_size)
+    assert xb.shape == yb.shape == (batch_size, block_size)
+    position = ids.argsort()  # where each id stands
+    starts = position[xb[:, 0]]
+    for x, y, start in zip(xb, yb, starts, strict=True):
+        assert torch.equal(x, ids[start : start + block_size])
+        assert torch.equal(y, ids[start + 1 : start + block_size + 1])
+
+
+def test_every_offset_can_be_drawn_and_none_beyond():
+    xb, yb = get_batch({"train": torch.arange(10)}, "train", 2000, 4)
+    assert xb[:, 0].unique().tolist() == list(range(6))
+    assert yb.max() == 9
+
+
+def test_same_seed_same_batch_and_the_lectures_offsets():
+    ids = torch.arange(1_003_854)
+    torch.manual_seed(1337)
+    xb, _ = get_batch({"train": ids}, "train", 4, 8)
+    assert xb[:, 0].tolist() == [76049, 234249, 934904, 560986]
+
+
+@pytest.mark.parametrize(
+    ("split", "batch_size", "block_size", "message"),
+    [
+        ("test", 1, 1, "no split 'test'; expected one of: train, val"),
+        ("val", 1, 100, "block_size is 100; expected 1 to 99 for 'val'"),
+        ("val", 1, 0, "block_size is 0; expected 1 to 99"),
+        ("val", 0, 1, "batch_size is 0; expected at least 1"),
+    ],
+)
+def test_batches_that_cannot_be(split, batch_size, block_size, message):
+    with pytest.raises(ValueError, match=message):
+        get_batch(ALTERNATING, split, batch_size, block_size)
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_logits_depend_on_the_present_token_alone():
+    model = BigramLanguageModel(11)
+    one, other = torch.tensor([[1, 2, 3]]), torch.tensor([[9, 8, 3]])
+    assert torch.equal(model(one)[0][:, -1], model(other)[0][:, -1])
+    assert not torch.equal(model(one)[0][:, 0], model(other)[0][:, 0])
+
+
+def test_loss_is_the_mean_surprise_of_the_targets():
+    model = BigramLanguageModel(5)
+    idx, targets = torch.tensor([[0, 1], [2, 3]]), torch.tensor([[1, 2], [3, 4]])
+    log_probs = model.token_embedding_table.weight.log_softmax(dim=1)
+    _, loss = model(idx, targets)
+    torch.testing.assert_close(loss, -log_probs[idx, targets].mean(), rtol=0, atol=1e-6)
+    assert model(idx)[1] is None
+
+
+def test_generate_keeps_the_prompt_and_follows_the_table():
+    model = BigramLanguageModel(4)
+    nn.init.zeros_(model.token_embedding_table.weight)
+    with torch.no_grad():  # each token is followed by the next one, surely
+        model.token_embedding_table.weight += 1000 * torch.roll(torch.eye(4), 1, dims=1)
+    text = model.generate(torch.tensor([[0], [2]]), max_new_tokens=5)
+    assert text.tolist() == [[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 2, 3]]
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_training_learns_what_can_be_learned():
+    torch.manual_seed(0)
+    history = train(BigramLanguageModel(2), ALTERNATING, QUICK)
+    assert history.steps == [0, 20, 40, 59]
+    assert history.val[-1] < 0.05 < history.val[0]
+
+
+def test_training_prints_both_losses(capsys):
+    torch.manual_seed(0)
+    history = train(BigramLanguageModel(2), ALTERNATING, QUICK)
+    line = f"step     0: train loss {history.train[0]:.4f}, val loss {history.val[0]:.4f}"
+    assert line in capsys.readouterr().out
+
+
+def test_every_parameter_is_trained():
+    torch.manual_seed(0)
+    model = BigramLanguageModel(2)
+    before = [parameter.clone() for parameter in model.parameters()]
+    train(model, ALTERNATING, QUICK)
+    assert all((old != new).all() for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_estimate_covers_each_split_alone():
+    model = BigramLanguageModel(2)
+    nn.init.zeros_(model.token_embedding_table.weight)
+    with torch.no_grad():
+        model.token_embedding_table.weight[0, 0] = 2.0
+    splits = {"train": torch.zeros(50, dtype=torch.long), "val": torch.ones(50, dtype=torch.long)}
+    losses = estimate_loss(model, splits, QUICK)
+    assert losses["train"] == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
+    assert losses["val"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+class Moody(nn.Module):
+    """Its loss says in which mode it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, idx, targets):
+        assert not torch.is_grad_enabled()
+        return None, self.weight + float(self.training)
+
+    def generate(self, idx, max_new_tokens):
+        assert not self.training and not torch.is_grad_enabled()
+        return torch.cat([idx, idx.new_zeros(1, max_new_tokens)], dim=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_and_sampling_happen_in_eval_mode_and_restore_the_mode(training):
+    model = Moody().train(training)
+    assert estimate_loss(model, ALTERNATING, QUICK) == {"train": 0.0, "val": 0.0}
+    assert sample_text(model, CharTokenizer("\nab"), max_new_tokens=2, prompt="a") == "a\n\n"
+    assert model.training is training
+
+
+def test_same_seed_same_text():
+    torch.manual_seed(0)
+    model, tokenizer = BigramLanguageModel(26), CharTokenizer("abcdefghijklmnopqrstuvwxyz")
+    texts = [sample_text(model, tokenizer, 40, prompt="a", seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 41 and texts[0].startswith("a")
+
+
+@pytest.mark.parametrize("field", vars(TrainConfig()))
+def test_settings_must_be_positive(field):
+    for value in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"{field} is {value}; expected a positive number"):
+            TrainConfig(**{field: value})
+
+
+def test_history_keeps_what_was_added():
+    history = History()
+    history.add(0, {"train": 1.0, "val": 2.0})
+    history.add(9, {"train": 0.5, "val": 1.5})
+    assert (history.steps, history.train, history.val) == ([0, 9], [1.0, 0.5], [2.0, 1.5])
+
+
+# ---------------------------------------------------------------- the script
+
+
+def bigram_script(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lecture_lib.bigram", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_script_trains_and_samples():
+    done = bigram_script("--max-iters", "20", "--eval-iters", "2", "--eval-interval", "10")
+    assert done.returncode == 0
+    assert "step    19: train loss" in done.stdout
+    assert len(done.stdout) > 500
+
+
+def test_script_help_and_mistakes():
+    assert "--learning-rate" in bigram_script("--help").stdout
+    refused = bigram_script("--batch-size", "0")
+    assert refused.returncode == 2
+    assert "batch_size is 0; expected a positive number" in refused.stderr
