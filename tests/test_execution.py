@@ -138,7 +138,7 @@ def test_only_a_run_recorded_meanwhile_counts(tmp_path):
 
 
 def lecture(folder: Path, *words: str) -> subprocess.Popen:
-    """`lecture run ...` in a process of its own, over the notebooks and the output folder of a temporary course."""
+    """`lecture run ...` in a process of its own, over a temporary course's notebooks and output folder."""
     script = (
         "import sys; from pathlib import Path; from lecture_lib.course import chapters, execution, cli;"
         "folder = Path(sys.argv[1]);"

@@ -16,6 +16,7 @@ from .chapters import Chapter, read_notebook
 from .errors import CourseError
 from .ladder import aligned, lecture_numbers, run_since
 from .paths import NOTEBOOKS, OUT, ROOT
+from .stored import QUIET_KERNEL
 
 PRESETS = NOTEBOOKS / "presets.toml"
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
@@ -110,6 +111,7 @@ def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT)
             parameters,
             kernel_name="python3",
             cwd=chapter.path.parent,
+            extra_arguments=QUIET_KERNEL,
             progress_bar={"desc": chapter.stem, "leave": False, "unit": "cell", "dynamic_ncols": True},
         )
     except PapermillExecutionError as error:

@@ -20,6 +20,7 @@ from .files import replacing
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+QUIET_KERNEL = ["--log-level=ERROR"]  # without its word on unencrypted local sockets at every start
 MAX_BYTES = 500_000
 
 
