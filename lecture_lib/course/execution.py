@@ -111,7 +111,7 @@ def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT)
             parameters,
             kernel_name="python3",
             cwd=chapter.path.parent,
-            extra_arguments=QUIET_KERNEL,
+            extra_arguments=[*QUIET_KERNEL],
             progress_bar={"desc": chapter.stem, "leave": False, "unit": "cell", "dynamic_ncols": True},
         )
     except PapermillExecutionError as error:

@@ -20,7 +20,7 @@ from .files import replacing
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-QUIET_KERNEL = ["--log-level=ERROR"]  # without its word on unencrypted local sockets at every start
+QUIET_KERNEL = ("--log-level=ERROR",)  # without its word on unencrypted local sockets at every start
 MAX_BYTES = 500_000
 
 
@@ -28,7 +28,10 @@ def refresh(chapter: Chapter) -> None:
     """Execute the notebook in a fresh kernel, in its own folder, and store its normalised outputs."""
     notebook = read_notebook(chapter.path)
     client = NotebookClient(
-        notebook, kernel_name="python3", resources={"metadata": {"path": chapter.path.parent}}
+        notebook,
+        kernel_name="python3",
+        resources={"metadata": {"path": chapter.path.parent}},
+        extra_arguments=[*QUIET_KERNEL],
     )
     try:
         client.execute()

@@ -1,0 +1,54 @@
+"""The language model: a frame for any body.
+
+Video 58:26, 1:00:18, 1:02:00, 1:11:38.
+Promoted from notebooks/05_self_attention.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["LanguageModel"]
+
+
+class LanguageModel(nn.Module):
+    """Embeddings, a body and a head of logits: the frame of the later models (video 58:26, 1:00:18).
+
+    `make_body()` is called once and returns the module between embeddings and head, (B, T, n_embd) to
+    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, head.
+    """
+
+    def __init__(self, vocab_size: int, block_size: int, n_embd: int, make_body: Callable[[], nn.Module]):
+        super().__init__()
+        self.block_size = block_size
+        self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding_table = nn.Embedding(block_size, n_embd)
+        self.body = make_body()
+        self.lm_head = nn.Linear(n_embd, vocab_size)
+
+    def embed(self, idx: torch.Tensor) -> torch.Tensor:
+        """Token plus position embeddings of ids: (B, T) -> (B, T, n_embd).
+
+        Raises TypeError for ids that are no integers, ValueError unless idx is (B, T), T <= block_size.
+        """
+        if idx.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"idx has dtype {idx.dtype}; expected token ids, torch.int64 or torch.int32")
+        if idx.dim() != 2:
+            raise ValueError(f"idx has shape {tuple(idx.shape)}; expected two dimensions, (B, T)")
+        T = idx.shape[1]
+        if self.block_size < T:
+            raise ValueError(f"idx has rows of {T} tokens; expected at most block_size = {self.block_size}")
+        tok_emb = self.token_embedding_table(idx)  # (B, T) -> (B, T, C)
+        pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T,) -> (T, C)
+        return tok_emb + pos_emb  # (B, T, C) + (T, C) -> (B, T, C)
+
+    def forward(
+        self, idx: torch.Tensor, targets: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Ids (B, T) -> logits (B, T, vocab_size) and the loss in nats per token, None without targets."""
+        logits = self.lm_head(self.body(self.embed(idx)))  # (B, T, C) -> (B, T, vocab_size)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, vocab_size), (B*T,)
