@@ -71,6 +71,10 @@ def add_svg(cells):
     cells[1].outputs[0].data["image/svg+xml"] = "<svg/>"
 
 
+def hide_value(cells):
+    cells[1].source = "1 + 1;"
+
+
 def expect_error(cells):
     cells[1].metadata["tags"] = ["raises-exception"]
 
@@ -94,6 +98,7 @@ def test_a_good_notebook_has_no_problem(executed):
         (add_stderr, "cell 1: has stderr output"),
         (add_svg, "cell 2: has an SVG picture"),
         (expect_error, "cell 2: ends with an error"),
+        (hide_value, "cell 2: ends with `;`"),
     ],
 )
 def test_planted_fault_is_named(executed, fault, message):

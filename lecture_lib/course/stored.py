@@ -123,6 +123,8 @@ def cell_problems(index: int, cell: NotebookNode) -> list[str]:
     found = []
     if "nbval-skip" in tags or "NBVAL_SKIP" in cell.source:
         found.append("is skipped by nbval; no cell may be")
+    if cell.source.rstrip().endswith(";"):
+        found.append("ends with `;`: nbval sees the value that it hides; end with `plt.show()` or the like")
     if "raises-exception" in tags or any(output.output_type == "error" for output in cell.outputs):
         found.append("ends with an error")
     if any(output.get("name") == "stderr" for output in cell.outputs) and IGNORED not in tags:
