@@ -10,7 +10,8 @@ from pathlib import Path
 from .errors import CourseError
 from .paths import DATA, NOTEBOOKS, ROOT
 
-PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-n", "2", "--dist", "loadfile"]
+PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
+CORES = 2  # what the suite is planned for
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [
     {"OMP_NUM_THREADS": "1"},
@@ -140,7 +141,6 @@ def test_command(arguments: argparse.Namespace) -> int:
     build_corpus(DATA)
     if arguments.portable:
         return max(nbval_as_on(machine) for machine in OTHER_MACHINES)
-    # One thread for each of the two workers: tiny models gain nothing from a second one.
     return check_command(arguments) or pytest(["tests", "notebooks"], {"OMP_NUM_THREADS": "1"})
 
 
@@ -150,7 +150,10 @@ def nbval_as_on(machine: dict[str, str]) -> int:
 
 
 def pytest(targets: list[str], environment: dict[str, str]) -> int:
-    return subprocess.call([*PYTEST, *targets], cwd=ROOT, env={**os.environ, **environment})
+    """Run pytest with nbval, side by side by file: as many workers as leave each its threads a core."""
+    workers = CORES // int(environment["OMP_NUM_THREADS"])
+    command = [*PYTEST, "-n", str(workers), *targets]
+    return subprocess.call(command, cwd=ROOT, env={**os.environ, **environment})
 
 
 def check_command(arguments: argparse.Namespace) -> int:
