@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lecture_lib import self_attention
+from lecture_lib import language_model, self_attention
 from lecture_lib.averaging import average_softmax
-from lecture_lib.language_model import LanguageModel
 from lecture_lib.self_attention import Head, attention, causal_mask
 
 DOUBLE = torch.float64
@@ -212,39 +211,87 @@ def test_head_refuses(shape, message):
 # ---------------------------------------------------------------- the language model
 
 
-def make_model(body=None, vocab_size=11, block_size=8, n_embd=6) -> LanguageModel:
+def make_model(library: ModuleType = language_model, vocab_size=11, block_size=8, n_embd=6) -> nn.Module:
     torch.manual_seed(1337)
-    return LanguageModel(vocab_size, block_size, n_embd, body or (lambda: Head(n_embd, n_embd, block_size)))
+    return library.LanguageModel(vocab_size, block_size, n_embd, lambda: Head(n_embd, n_embd, block_size))
 
 
-@settings(deadline=None, max_examples=25)
-@given(B=st.integers(1, 4), T=st.integers(1, 8), vocab_size=st.integers(1, 20))
-def test_language_model_shapes_and_loss(B, T, vocab_size):
-    model = make_model(vocab_size=vocab_size)
-    idx, targets = torch.randint(vocab_size, (B, T)), torch.randint(vocab_size, (B, T))
+def loss_is_the_mean_surprise(library):
+    model, idx, targets = (
+        make_model(library),
+        torch.arange(6).view(2, 3),
+        torch.tensor([[1, 7, 3], [4, 9, 6]]),
+    )
     logits, loss = model(idx, targets)
-    assert logits.shape == (B, T, vocab_size)
     log_probs = logits.log_softmax(dim=-1)
-    by_hand = -sum(log_probs[b, t, targets[b, t]] for b in range(B) for t in range(T)) / (B * T)
+    by_hand = -sum(log_probs[b, t, targets[b, t]] for b in range(2) for t in range(3)) / 6
     close(loss, by_hand, atol=1e-5)
     assert model(idx)[1] is None
 
 
-def test_language_model_is_causal_end_to_end():
-    model, idx = make_model(), torch.arange(8)[None]
+def model_is_causal(library):
+    model, idx = make_model(library), torch.arange(8)[None]
     for t in range(7):
         changed = idx.clone()
         changed[:, t + 1 :] = 10
         assert torch.equal(model(changed)[0][:, : t + 1], model(idx)[0][:, : t + 1])
 
 
-def test_positions_matter_to_attention_and_not_without_them():
+def model_hears_its_past(library):
+    model, idx = make_model(library), torch.arange(8)[None]
+    changed = idx.clone()
+    changed[:, 0] = 10
+    assert (model(changed)[0] - model(idx)[0])[:, -1].abs().max() > 1e-3
+
+
+def positions_tell_the_order(library):
     """Reversing the past changes the last prediction if, and only if, the model has positions."""
-    model, idx = make_model(), torch.arange(8)[None]
+    model, idx = make_model(library), torch.arange(8)[None]
     other = torch.cat([idx[:, :-1].flip(1), idx[:, -1:]], dim=1)
     assert (model(idx)[0] - model(other)[0])[:, -1].abs().max() > 1e-3
     nn.init.zeros_(model.position_embedding_table.weight)
     close(model(idx)[0][:, -1], model(other)[0][:, -1], atol=1e-6)
+
+
+def positions_count_from_the_start(library):
+    """The logits of a short context are the first ones of a longer context that begins with it."""
+    model, idx = make_model(library), torch.arange(8)[None]
+    close(model(idx[:, :3])[0], model(idx)[0][:, :3], atol=1e-6)
+
+
+FRAME_PROPERTIES = [
+    loss_is_the_mean_surprise,
+    model_is_causal,
+    model_hears_its_past,
+    positions_tell_the_order,
+    positions_count_from_the_start,
+]
+LOSS, MODEL_CAUSAL, PAST, PLACES, START = FRAME_PROPERTIES
+FRAME_FAULTS = [
+    ("no positions", "return tok_emb + pos_emb", "return tok_emb + 0 * pos_emb", {PLACES}),
+    ("positions from the end", "torch.arange(T, ", "torch.arange(8 - T, 8, ", {START}),
+    ("body left out", "self.body(self.embed(idx))", "self.embed(idx)", {PAST, PLACES}),
+    ("text read backwards", "self.body(self.embed(idx))", "self.body(self.embed(idx).flip(1)).flip(1)",
+     {MODEL_CAUSAL, PAST, PLACES, START}),
+    ("targets out of order", "targets.flatten()", "targets.mT.flatten()", {LOSS}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("holds", FRAME_PROPERTIES, ids=lambda holds: holds.__name__)
+def test_language_model_properties(holds):
+    holds(language_model)
+
+
+@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FRAME_FAULTS])
+def test_a_fault_planted_in_the_language_model_is_caught(old, new, noticed_by):
+    assert failed(planted(language_model, old, new), FRAME_PROPERTIES) == noticed_by
+
+
+@settings(deadline=None, max_examples=25)
+@given(B=st.integers(1, 4), T=st.integers(1, 8), vocab_size=st.integers(1, 20))
+def test_language_model_shapes(B, T, vocab_size):
+    logits, loss = make_model(vocab_size=vocab_size)(*torch.randint(vocab_size, (2, B, T)))
+    assert logits.shape == (B, T, vocab_size) and loss.shape == ()
 
 
 def test_parameters_are_created_in_the_lectures_order():
@@ -310,21 +357,21 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def planted(old: str, new: str) -> ModuleType:
+def planted(library: ModuleType, old: str, new: str) -> ModuleType:
     """A copy of the module with one place of its source changed."""
-    source = inspect.getsource(self_attention)
+    source = inspect.getsource(library)
     assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in the source, expected once"
-    library = ModuleType("planted")
-    exec(source.replace(old, new), vars(library))
-    return library
+    copy = ModuleType("planted")
+    exec(source.replace(old, new), vars(copy))
+    return copy
 
 
-def failed(library: ModuleType) -> set:
-    """The properties that fail, by an assertion, by torch's refusal or by shapes that do not fit."""
+def failed(library: ModuleType, properties: list, **sizes: int) -> set:
+    """The properties that fail, by an assertion or by torch's refusal."""
     failures = set()
-    for holds in PROPERTIES:
+    for holds in properties:
         try:
-            holds(library, B=2, T=4, C=5, hs=3)
+            holds(library, **sizes)
         except (AssertionError, RuntimeError):
             failures.add(holds)
     return failures
@@ -332,9 +379,7 @@ def failed(library: ModuleType) -> set:
 
 @pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
 def test_a_planted_fault_is_caught(old, new, noticed_by):
-    assert failed(planted(old, old)) == set()
-    names = sorted(holds.__name__ for holds in failed(planted(old, new)))
-    assert names == sorted(holds.__name__ for holds in noticed_by)
+    assert failed(planted(self_attention, old, new), PROPERTIES, B=2, T=4, C=5, hs=3) == noticed_by
 
 
 def test_every_property_catches_a_fault():
