@@ -18,7 +18,7 @@ from lecture_lib.course.paths import ROOT
 from lecture_lib.training import History
 
 matplotlib.use("agg")
-from lecture_lib.course.plots import loss_curves
+from lecture_lib.course.plots import loss_curves, visible
 
 # ---------------------------------------------------------------- files
 
@@ -110,6 +110,10 @@ def test_loss_curves_draws_both_splits_and_each_reference():
     assert [4.17, 4.17] in lines.values()
     assert "ln 65: 4.17" in [text.get_text() for text in axes.texts]
     assert axes.get_xlabel() == "optimizer step" and "nats" in axes.get_ylabel()
+
+
+def test_blanks_and_line_ends_can_be_seen():
+    assert [visible(character) for character in "a \n"] == ["a", "␣", "↵"]
 
 
 # ---------------------------------------------------------------- lists that must agree

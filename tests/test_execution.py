@@ -17,7 +17,7 @@ from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
 from lecture_lib.course.errors import CourseError
 from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
-from lecture_lib.course.ladder import record_run
+from lecture_lib.course.ladder import latest_run, record_run
 from lecture_lib.course.stored import save
 
 PARAMETERS = (
@@ -133,8 +133,8 @@ def test_a_run_leaves_the_executed_copy_its_pictures_and_a_row(tiny, tmp_path):
 
 def test_only_a_run_recorded_meanwhile_counts(tmp_path):
     record_run("01_tiny", train=1.0, val=2.0, parameters=3, seed=4, steps=5, out=tmp_path)
-    assert execution.run_since(time.time() - 60, tmp_path / "01_tiny")["val"] == 2.0
-    assert execution.run_since(time.time() + 60, tmp_path / "01_tiny") is None
+    assert latest_run("01_tiny", tmp_path, time.time() - 60)["val"] == 2.0
+    assert latest_run("01_tiny", tmp_path, time.time() + 60) is None
 
 
 def lecture(folder: Path, *words: str) -> subprocess.Popen:

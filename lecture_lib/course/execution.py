@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .chapters import Chapter, read_notebook
 from .errors import CourseError
-from .ladder import aligned, lecture_numbers, run_since
+from .ladder import aligned, latest_run, lecture_numbers
 from .paths import NOTEBOOKS, OUT, ROOT
 from .stored import QUIET_KERNEL
 
@@ -119,7 +119,7 @@ def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT)
     except KeyboardInterrupt:
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
-    return Result(chapter, seconds, executed, run_since(started, folder), save_pictures(executed))
+    return Result(chapter, seconds, executed, latest_run(chapter.stem, out, started), save_pictures(executed))
 
 
 def partial(executed: Path) -> str:

@@ -24,22 +24,16 @@ def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
 
 def record_run(
     stem: str, *, train: float, val: float, parameters: int, seed: int, steps: int, out: Path = OUT
-):
+) -> None:
     """Remember a training run of chapter `stem` on this machine: losses in nats per character."""
     run = {"train": train, "val": val, "parameters": parameters, "seed": seed, "steps": steps}
     write_text(out / stem / "run.json", json.dumps(run, indent=2) + "\n")
 
 
-def latest_run(stem: str, out: Path = OUT) -> dict | None:
-    """What `record_run` last wrote for the chapter on this machine, if anything."""
+def latest_run(stem: str, out: Path = OUT, since: float = 0.0) -> dict | None:
+    """What `record_run` last wrote for the chapter, after `since` (seconds since the epoch)."""
     path = out / stem / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def run_since(started: float, folder: Path) -> dict | None:
-    """The run recorded in the chapter's output folder after `started` (seconds since the epoch), if any."""
-    path = folder / "run.json"
-    fresh = path.exists() and path.stat().st_mtime >= started
+    fresh = path.exists() and path.stat().st_mtime >= since
     return json.loads(path.read_text(encoding="utf-8")) if fresh else None
 
 

@@ -27,6 +27,11 @@ def use_style() -> None:
     plt.rcParams.update(STYLE)
 
 
+def visible(character: str) -> str:
+    """The character as it can be drawn: a blank and a line end get a sign of their own."""
+    return {" ": "␣", "\n": "↵"}.get(character, character)
+
+
 def loss_curves(history, references: dict[str, float], title: str) -> Axes:
     """Train and validation loss (nats per character) over optimizer steps, on one axes.
 
