@@ -4,6 +4,8 @@ Video 58:26, 1:00:18, 1:02:00, 1:11:38.
 Promoted from notebooks/05_self_attention.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -40,13 +42,18 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.
 
 
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    dropout: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Average the values, each query with weights of its own (video 1:02:00; Vaswani et al. 2017, eq. 1).
 
     q (..., T_q, hs), k (..., T_k, hs), v (..., T_k, hs_v); `mask`, boolean, broadcasts to (..., T_q, T_k),
     True = may look, at least one True for each query. Returns the output (..., T_q, hs_v) and the weights
-    `wei` (..., T_q, T_k), whose rows sum to 1. Affinities are scaled by 1/sqrt(hs).
+    `wei` (..., T_q, T_k), whose rows sum to 1 until `dropout` is applied to them (video 1:37:49).
+    Affinities are scaled by 1/sqrt(hs).
     Raises ValueError for shapes that don't fit together, TypeError for a mask that is not boolean.
     """
     check_shapes(q, k, v, mask)
@@ -54,6 +61,8 @@ def attention(
     if mask is not None:
         wei = wei.masked_fill(~mask, float("-inf"))
     wei = F.softmax(wei, dim=-1)  # over the keys
+    if dropout is not None:
+        wei = dropout(wei)
     return wei @ v, wei  # (..., T_q, T_k) @ (..., T_k, hs_v) -> (..., T_q, hs_v)
 
 
@@ -69,6 +78,7 @@ class Head(nn.Module):
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
         self.causal = causal
+        self.dropout = None
         self.register_buffer("tril", causal_mask(block_size), persistent=False)
 
     def attend(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +93,7 @@ class Head(nn.Module):
         if block_size < T:
             raise ValueError(f"x has {T} tokens a row; expected at most block_size = {block_size}")
         mask = self.tril[:T, :T] if self.causal else None
-        return attention(self.query(x), self.key(x), self.value(x), mask)
+        return attention(self.query(x), self.key(x), self.value(x), mask, self.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, head_size)."""

@@ -6,6 +6,8 @@ Promoted from notebooks/03_bigram.ipynb by `lecture promote`: edit the notebook,
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -15,7 +17,17 @@ from tqdm import tqdm
 from lecture_lib.batches import get_batch
 from lecture_lib.tokenization import CharTokenizer
 
-__all__ = ["History", "TrainConfig", "config_parser", "estimate_loss", "sample_text", "train"]
+__all__ = [
+    "EVAL_TOKENS",
+    "History",
+    "TrainConfig",
+    "adamw",
+    "config_parser",
+    "estimate_loss",
+    "eval_mode",
+    "sample_text",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -35,22 +47,37 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value}; expected a positive number")
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within the `with` block, `model` is in eval mode; afterwards, in the mode in which it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+EVAL_TOKENS = 2**12  # that pass through the model at a time while its loss is estimated
+
+
 @torch.no_grad()
 def estimate_loss(model: nn.Module, splits: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, float]:
     """Mean loss of each split over `eval_iters` random batches, in nats per token (video 38:00).
 
-    Leaves the model in the mode, train or eval, in which it was.
+    The batches, drawn in order, go through the model several at a time. Leaves the model in its mode.
     """
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
+    device = next(model.parameters()).device
+    together = max(1, EVAL_TOKENS // (config.batch_size * config.block_size))  # batches at a time
     means = {}
-    for split in splits:
-        losses = torch.zeros(config.eval_iters)
-        for k in range(config.eval_iters):
-            xb, yb = get_batch(splits, split, config.batch_size, config.block_size, device)  # (B, T), (B, T)
-            losses[k] = model(xb, yb)[1]
-        means[split] = losses.mean().item()
-    model.train(was_training)
+    with eval_mode(model):
+        for split in splits:
+            total = 0.0
+            for done in range(0, config.eval_iters, together):
+                rows = min(together, config.eval_iters - done) * config.batch_size
+                xb, yb = get_batch(splits, split, rows, config.block_size, device)  # (rows, T), (rows, T)
+                total += model(xb, yb)[1].item() * rows
+            means[split] = total / (config.eval_iters * config.batch_size)
     return means
 
 
@@ -69,21 +96,41 @@ class History:
         self.val.append(losses["val"])
 
 
-def train(model: nn.Module, splits: dict[str, torch.Tensor], config: TrainConfig) -> History:
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """The lecture's optimizer for all parameters of `model`, each step in one fused kernel."""
+    return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+
+
+def train(
+    model: nn.Module,
+    splits: dict[str, torch.Tensor],
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer | None = None,
+    history: History | None = None,
+    first_step: int = 0,
+    before_step: Callable[[int, History], None] | None = None,
+) -> History:
     """Train `model` in place with AdamW; estimate and print the losses on the way (video 34:53, 38:00).
 
     `splits` has "train" and "val", 1-D tensors of token ids; `model(xb, yb)` returns logits and loss.
     Estimates before the step every `eval_interval` steps and before the last one; draws from torch's
     global generator in the order of the lecture's script. The progress bar goes to standard output.
+    `before_step(step, history)` is called before each batch is drawn, and may save the state of the run. A
+    run goes on from `first_step` if model, optimizer, history and generator are as they were before it.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
-    history = History()
-    for step in tqdm(range(config.max_iters), file=sys.stdout, leave=False, unit="step"):
-        if step % config.eval_interval == 0 or step == config.max_iters - 1:
+    optimizer = optimizer or adamw(model, config)
+    history = history or History()
+    tokens = config.batch_size * config.block_size  # a step
+    bar = {"file": sys.stdout, "leave": False, "unit": "token", "unit_scale": tokens, "initial": first_step}
+    for step in tqdm(range(first_step, config.max_iters), total=config.max_iters, **bar):
+        due = step % config.eval_interval == 0 or step == config.max_iters - 1
+        if due and step not in history.steps:
             losses = estimate_loss(model, splits, config)
             history.add(step, losses)
             tqdm.write(f"step {step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
+        if before_step:
+            before_step(step, history)
         xb, yb = get_batch(splits, "train", config.batch_size, config.block_size, device)  # (B, T), (B, T)
         _, loss = model(xb, yb)
         optimizer.zero_grad(set_to_none=True)
@@ -94,15 +141,22 @@ def train(model: nn.Module, splits: dict[str, torch.Tensor], config: TrainConfig
 
 @torch.no_grad()
 def sample_text(
-    model: nn.Module, tokenizer: CharTokenizer, max_new_tokens: int, prompt: str = "\n", seed: int = 1337
+    model: nn.Module,
+    tokenizer: CharTokenizer,
+    max_new_tokens: int,
+    prompt: str = "\n",
+    seed: int = 1337,
+    **how: float | None,
 ) -> str:
-    """The prompt and what `model.generate` appends to it, as text; seeds torch's generator first."""
-    device, was_training = next(model.parameters()).device, model.training
+    """The prompt and what `model.generate` appends to it, as text; seeds torch's generator first.
+
+    `how` goes to `generate`: what a later model lets one choose, such as its temperature.
+    """
+    device = next(model.parameters()).device
     torch.manual_seed(seed)
-    model.eval()
     idx = torch.tensor([tokenizer.encode(prompt)], device=device)  # (1, T)
-    ids = model.generate(idx, max_new_tokens)[0]  # (T + max_new_tokens,)
-    model.train(was_training)
+    with eval_mode(model):
+        ids = model.generate(idx, max_new_tokens, **how)[0]  # (T + max_new_tokens,)
     return tokenizer.decode(ids.tolist())
 
 

@@ -19,6 +19,7 @@ from lecture_lib.course.errors import CourseError
 from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.ladder import latest_run, record_run
 from lecture_lib.course.stored import save
+from lecture_lib.training import History
 
 PARAMETERS = (
     "steps: int = 3  # steps\nrate: float = 0.5  # rate\nname: str = 'a'  # name\nloud: bool = False  # loud"
@@ -132,8 +133,10 @@ def test_a_run_leaves_the_executed_copy_its_pictures_and_a_row(tiny, tmp_path):
 
 
 def test_only_a_run_recorded_meanwhile_counts(tmp_path):
-    record_run("01_tiny", train=1.0, val=2.0, parameters=3, seed=4, steps=5, out=tmp_path)
-    assert latest_run("01_tiny", tmp_path, time.time() - 60)["val"] == 2.0
+    record_run("01_tiny", History([0, 4], [3.0, 1.0], [3.0, 2.0]), parameters=3, seed=4, out=tmp_path)
+    run = latest_run("01_tiny", tmp_path, time.time() - 60)
+    assert (run["train"], run["val"], run["steps"]) == (1.0, 2.0, 5)
+    assert run["history"]["val"] == [3.0, 2.0]
     assert latest_run("01_tiny", tmp_path, time.time() + 60) is None
 
 

@@ -4,11 +4,11 @@ Each property is a function of an implementation: the module `self_attention`, o
 of its source changed. The module passes them all; a planted fault fails exactly those that the table names.
 """
 
-import inspect
 from types import ModuleType
 
 import pytest
 import torch
+from faults import failed, planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -355,26 +355,6 @@ FAULTS = [
         "self.value(x)", "self.value(x) * torch.arange(1, T + 1)[:, None]"), {HEAD, ORDER, AVERAGE}),
     ("gradient of the weights lost", "return wei @ v, wei", "return wei.detach() @ v, wei", {HEAD, GRADIENT}),
 ]  # fmt: skip
-
-
-def planted(library: ModuleType, old: str, new: str) -> ModuleType:
-    """A copy of the module with one place of its source changed."""
-    source = inspect.getsource(library)
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in the source, expected once"
-    copy = ModuleType("planted")
-    exec(source.replace(old, new), vars(copy))
-    return copy
-
-
-def failed(library: ModuleType, properties: list, **sizes: int) -> set:
-    """The properties that fail, by an assertion or by torch's refusal."""
-    failures = set()
-    for holds in properties:
-        try:
-            holds(library, **sizes)
-        except (AssertionError, RuntimeError):
-            failures.add(holds)
-    return failures
 
 
 @pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])

@@ -22,11 +22,13 @@ def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def record_run(
-    stem: str, *, train: float, val: float, parameters: int, seed: int, steps: int, out: Path = OUT
-) -> None:
-    """Remember a training run of chapter `stem` on this machine: losses in nats per character."""
-    run = {"train": train, "val": val, "parameters": parameters, "seed": seed, "steps": steps}
+def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OUT) -> None:
+    """Remember a training run of chapter `stem` on this machine: its end, and the way there.
+
+    `history` has `steps`, `train` and `val`, equally long; losses in nats per character.
+    """
+    end = {"train": history.train[-1], "val": history.val[-1], "steps": history.steps[-1] + 1}
+    run = {**end, "parameters": parameters, "seed": seed, "history": vars(history)}
     write_text(out / stem / "run.json", json.dumps(run, indent=2) + "\n")
 
 
@@ -62,15 +64,34 @@ def seed_summary(stem: str, folder: Path = SEEDS) -> dict | None:
     return record
 
 
+def earlier_curves(stem: str, folder: Path = SEEDS) -> dict[str, dict[str, list]]:
+    """The recorded history of each rung before chapter `stem`, under the first of its recorded seeds."""
+    curves = {}
+    for earlier, numbers in lecture_numbers().items():
+        summary = seed_summary(earlier, folder)
+        if earlier < stem and summary:
+            curves[numbers["rung"]] = summary["runs"][0]["history"]
+    return curves
+
+
 def ladder_table() -> str:
-    """A line a rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest."""
-    rows = [("rung", "the lecture", "recorded, mean +- sd", "this machine", "parameters")]
+    """A line a rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest.
+
+    A number that belongs to another size of model than the lecture's says so.
+    """
+    rows = [("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")]
     for stem, numbers in lecture_numbers().items():
-        summary, run = seed_summary(stem), latest_run(stem)
+        size, summary, run = numbers["parameters"], seed_summary(stem), latest_run(stem)
         recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
-        mine = f"{run['val']:.4f} at {run['steps']:,} steps" if run else ""
-        rows.append((numbers["rung"], numbers["shown"], recorded, mine, f"{numbers['parameters']:,}"))
+        recorded += other_size(summary["runs"][0], size) if summary else ""
+        mine = f"{run['val']:.4f} at {run['steps']:,} steps" + other_size(run, size) if run else ""
+        rows.append((numbers["rung"], numbers["shown"], f"{size:,}", recorded, mine))
     return aligned(rows)
+
+
+def other_size(run: dict, parameters: int) -> str:
+    """A remark on a run of a model that has not so many parameters."""
+    return "" if run["parameters"] == parameters else f" ({run['parameters']:,} parameters)"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

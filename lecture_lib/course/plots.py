@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from .ladder import earlier_curves, lecture_numbers
+
 TRAIN, VAL, REFERENCE = "#4878d0", "#d1603d", "#555555"
 
 STYLE = {
@@ -44,6 +46,22 @@ def loss_curves(history, references: dict[str, float], title: str) -> Axes:
         reference_line(axes, level, label)
     axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats per character)")
     axes.legend(loc="upper right")
+    return axes
+
+
+def ladder_curves(history, stem: str, title: str) -> Axes:
+    """The run of chapter `stem` over the earlier rungs' recorded ones, and the lecture's number."""
+    lecture = lecture_numbers()[stem]["val"]
+    axes = loss_curves(history, {"the lecture": lecture}, title)
+    curves = earlier_curves(stem)
+    for i, (rung, curve) in enumerate(curves.items()):
+        shade = str(0.8 - 0.4 * i / len(curves))
+        axes.plot(curve["steps"], curve["val"], color=shade, linewidth=1.5, zorder=1, label=f"val, {rung}")
+    axes.set_ylim(
+        min(lecture, *history.train) - 0.08, 2.9
+    )  # the steep beginning is alike everywhere: cut off
+    axes.figure.set_size_inches(9, 3.8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return axes
 
 
