@@ -1,0 +1,35 @@
+"""Feed-forward.
+
+Video 1:24:25.
+Promoted from notebooks/08_feed_forward.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import torch
+from torch import nn
+
+from lecture_lib.multi_head import MultiHeadAttention
+from lecture_lib.single_head import AutoregressiveModel
+
+__all__ = ["FeedForward", "FeedForwardModel"]
+
+
+class FeedForward(nn.Module):
+    """A linear layer and a ReLU, for each token by itself (video 1:24:25)."""
+
+    def __init__(self, n_embd: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(n_embd, n_embd), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd)."""
+        return self.net(x)
+
+
+class FeedForwardModel(AutoregressiveModel):
+    """First the tokens look at each other, then each thinks about what it saw (video 1:24:25)."""
+
+    def __init__(self, vocab_size: int, block_size: int, n_embd: int, n_head: int):
+        def make_body() -> nn.Module:
+            return nn.Sequential(MultiHeadAttention(n_embd, n_head, block_size), FeedForward(n_embd))
+
+        super().__init__(vocab_size, block_size, n_embd, make_body)
