@@ -58,6 +58,16 @@ def parser() -> argparse.ArgumentParser:
         help="set one parameter of the chapter (`-p NAME VALUE` works too)",
     )
 
+    sample = command(
+        sample_command, "write text with a trained model: by default, the small one of the course"
+    )
+    sample.add_argument("--prompt", default="\n", help="what the text begins with (default: a line end)")
+    sample.add_argument("--length", type=int, default=500, help="characters to add (default: %(default)s)")
+    sample.add_argument("--temperature", type=float, default=1.0, help="below 1 is careful, above 1 is wild")
+    sample.add_argument("--top-k", type=int, help="draw among the k likeliest characters (default: all)")
+    sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
+    sample.add_argument("--checkpoint", type=Path, help="e.g. out/11_gpt/cpu/model (default: the course's)")
+
     command(test_command, "pass all tests: the checks, pytest, and nbval over every notebook").add_argument(
         "--portable",
         action="store_true",
@@ -112,6 +122,22 @@ def run_command(arguments: argparse.Namespace) -> int:
     finally:
         if results:
             print("\n" + table(results))
+    return 0
+
+
+def sample_command(arguments: argparse.Namespace) -> int:
+    from .sampling import SHIPPED, write_on
+
+    print(
+        write_on(
+            arguments.prompt,
+            arguments.length,
+            arguments.seed,
+            arguments.temperature,
+            arguments.top_k,
+            arguments.checkpoint or SHIPPED,
+        )
+    )
     return 0
 
 

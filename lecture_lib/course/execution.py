@@ -1,6 +1,7 @@
 """Running chapters with papermill: presets, parameters, executed copies, pictures and a closing table."""
 
 import base64
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -89,17 +90,23 @@ def typed(name: str, value: str | Value, kind: str) -> Value:
 def run_chapters(
     chapters: list[Chapter], preset: str, given: dict[str, str], out: Path = OUT
 ) -> Iterator[Result]:
-    """Execute the chapters in order, a bar across chapters above one across cells."""
+    """Execute the chapters in order, a bar across chapters above one across cells; one alone is followed."""
     # Every chapter's parameters are checked before the first one runs.
     plans = [(chapter, resolve(chapter, preset, given)) for chapter in chapters]
-    with tqdm(plans, unit="chapter", desc="course", dynamic_ncols=True) as bar:
+    alone = len(plans) == 1
+    with tqdm(plans, unit="chapter", desc="course", dynamic_ncols=True, disable=alone) as bar:
         for chapter, parameters in bar:
             bar.set_postfix_str(chapter.stem)
-            yield run_chapter(chapter, parameters, out)
+            yield run_chapter(chapter, parameters, out, follow=alone)
 
 
-def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT) -> Result:
-    """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk also when a cell fails."""
+def run_chapter(
+    chapter: Chapter, parameters: dict[str, Value], out: Path = OUT, follow: bool = False
+) -> Result:
+    """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk also when a cell fails.
+
+    With `follow`, what its cells print appears at once, as a long training run wants, and no bar of cells.
+    """
     folder = out / chapter.stem
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / chapter.path.name
@@ -112,7 +119,9 @@ def run_chapter(chapter: Chapter, parameters: dict[str, Value], out: Path = OUT)
             kernel_name="python3",
             cwd=chapter.path.parent,
             extra_arguments=[*QUIET_KERNEL],
-            progress_bar={"desc": chapter.stem, "leave": False, "unit": "cell", "dynamic_ncols": True},
+            progress_bar=not follow
+            and {"desc": chapter.stem, "leave": False, "unit": "cell", "dynamic_ncols": True},
+            stdout_file=sys.stdout if follow else None,
         )
     except PapermillExecutionError as error:
         raise CourseError(f"{error}\n{chapter.stem} failed; {partial(executed)}") from error

@@ -1,0 +1,31 @@
+"""Text from a trained model, for those who want to read before they have trained one."""
+
+from pathlib import Path
+
+from lecture_lib.checkpoint import load_checkpoint
+from lecture_lib.training import sample_text
+
+from .errors import CourseError
+from .paths import DATA
+
+SHIPPED = DATA / "checkpoint" / "small"  # .safetensors and .json
+
+
+def write_on(
+    prompt: str,
+    length: int = 500,
+    seed: int = 1337,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    checkpoint: Path = SHIPPED,
+) -> str:
+    """The prompt and `length` characters more, drawn from the model in `checkpoint` (with or without suffix).
+
+    Raises CourseError for a checkpoint that can't be read, characters that the model doesn't know, an empty
+    prompt, or a temperature, top_k or length out of range.
+    """
+    model, tokenizer, _ = load_checkpoint(checkpoint)
+    try:
+        return sample_text(model, tokenizer, length, prompt, seed, temperature=temperature, top_k=top_k)
+    except ValueError as error:
+        raise CourseError(str(error)) from None

@@ -1,0 +1,88 @@
+"""Scaling up: the GPT.
+
+Video 1:37:49.
+Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from lecture_lib.layer_norm import Block
+from lecture_lib.residual import ProjectedAttention, WideFeedForward
+from lecture_lib.self_attention import Head
+from lecture_lib.single_head import AutoregressiveModel
+
+__all__ = ["DropoutHead", "GPT", "GPTConfig", "decoder_block", "initialise"]
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """What a GPT is made of; the defaults are the lecture's small run for a CPU (video 1:37:49)."""
+
+    vocab_size: int = 65  # distinct tokens
+    block_size: int = 32  # T, the longest context
+    n_embd: int = 64  # C, channels of the residual pathway
+    n_head: int = 4  # heads of n_embd / n_head channels in each block
+    n_layer: int = 4  # blocks
+    dropout: float = 0.0  # share of numbers zeroed while training
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_embd", "n_head", "n_layer"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}; expected a whole number of at least 1")
+        if self.n_embd % self.n_head:
+            sizes = f"n_embd is {self.n_embd}, n_head is {self.n_head}"
+            raise ValueError(f"{sizes}; expected n_head to divide n_embd")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; expected a share from 0 up to, not including, 1")
+
+
+class DropoutHead(Head):
+    """A causal head that, while it trains, forgets some of its weights at random (video 1:37:49)."""
+
+    def __init__(self, n_embd: int, head_size: int, block_size: int, dropout: float):
+        super().__init__(n_embd, head_size, block_size)
+        self.dropout = nn.Dropout(dropout)
+
+
+def decoder_block(config: GPTConfig) -> Block:
+    """One block with dropout in its three places: the weights, and what each part adds to the pathway."""
+    make_head = partial(DropoutHead, dropout=config.dropout)
+    attend = ProjectedAttention(config.n_embd, config.n_head, config.block_size, make_head=make_head)
+    think = WideFeedForward(config.n_embd)
+    parts = (nn.Sequential(part, nn.Dropout(config.dropout)) for part in (attend, think))
+    return Block(config.n_embd, *parts)
+
+
+class GPT(AutoregressiveModel):
+    """The lecture's decoder-only Transformer (video 1:37:49; Vaswani et al. 2017; Radford et al. 2019)."""
+
+    def __init__(self, config: GPTConfig):
+        def make_body() -> nn.Module:
+            blocks = (decoder_block(config) for _ in range(config.n_layer))
+            return nn.Sequential(*blocks, nn.LayerNorm(config.n_embd))
+
+        super().__init__(config.vocab_size, config.block_size, config.n_embd, make_body)
+        self.config = config
+
+
+@torch.no_grad()
+def initialise(model: GPT, std: float = 0.02) -> GPT:
+    """Draw the weights of `model` anew, as GPT-2 does, and return it.
+
+    All weights from a normal distribution of width `std`, biases 0; the layers that write to the residual
+    pathway, 2 * n_layer of them, narrower by the square root of their number (Radford et al. 2019, 2.3).
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            writes = name.endswith(("proj.weight", "net.2.weight"))
+            width = std / math.sqrt(2 * model.config.n_layer) if writes else std
+            nn.init.normal_(parameter, mean=0.0, std=width)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    return model

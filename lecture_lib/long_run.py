@@ -1,0 +1,151 @@
+"""Runs that last.
+
+Video 1:37:49.
+Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import contextlib
+import copy
+import io
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
+from lecture_lib.course.device import describe_device, describe_machine
+from lecture_lib.course.errors import CourseError
+from lecture_lib.course.files import replacing
+from lecture_lib.gpt import GPT
+from lecture_lib.tokenization import CharTokenizer
+from lecture_lib.training import History, TrainConfig, adamw, sample_text, train
+
+__all__ = ["LongRun", "random_states", "restore_random_states", "seconds_per_step"]
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's generators that a run on `device` draws from, by type of device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, torch.Tensor]) -> None:
+    """Set torch's generators to what `random_states` returned."""
+    for kind, state in states.items():
+        generator = torch if kind == "cpu" else torch.get_device_module(kind)
+        generator.set_rng_state(state.cpu())
+
+
+@dataclass
+class LongRun:
+    """A training run that can be interrupted, and that keeps its best model (lowest estimated val loss).
+
+    In `folder`, it writes `state.pt` every `save_seconds` and removes it at the end; `unfinished.*`, the best
+    checkpoint so far; and at the end `model.*`, that checkpoint with the whole history and a sample.
+    `facts` goes into each checkpoint: how the run was started.
+    """
+
+    model: GPT
+    tokenizer: CharTokenizer
+    config: TrainConfig
+    folder: Path
+    facts: dict
+    history: History = field(default_factory=History)
+    save_seconds: float = 300.0  # between two savings: an interruption loses no more
+    seconds: float = 0.0  # spent before it was resumed
+    step: int = 0  # the next one
+
+    def __post_init__(self):
+        self.optimizer = adamw(self.model, self.config)
+        self.device = next(self.model.parameters()).device
+        self.state_file = self.folder / "state.pt"
+
+    @property
+    def settings(self) -> dict:
+        """What must be the same for a run to go on."""
+        return {"model": asdict(self.model.config), "training": asdict(self.config), **self.facts}
+
+    def train(self, splits: dict[str, torch.Tensor]) -> History:
+        """Train from the start, or from where an interrupted run with the same settings was last saved.
+
+        Resumed or not, the result is the same, to the bit on a CPU. Raises CourseError if the folder holds
+        the state of a run with other settings.
+        """
+        if self.state_file.exists():
+            self.restore()
+        self.began = self.saved = time.monotonic()
+        train(self.model, splits, self.config, self.optimizer, self.history, self.step, self.before_step)
+        self.finish()
+        return self.history
+
+    def before_step(self, step: int, history: History) -> None:
+        """Keep the best model, and now and then the state: called by `train`."""
+        if history.steps[-1] == step and history.val[-1] == min(history.val):
+            self.keep("unfinished", self.model)
+        if time.monotonic() - self.saved > self.save_seconds:
+            self.save(step)
+
+    def keep(self, name: str, model: GPT, **more) -> None:
+        """Write a checkpoint of `model` that tells where it comes from."""
+        facts = {
+            **self.facts,
+            "training": asdict(self.config),
+            "val": min(self.history.val),
+            "machine": describe_machine(),
+            "device": describe_device(self.device),
+            "date": date.today().isoformat(),
+            "seconds": round(self.seconds + time.monotonic() - self.began),
+            "history": vars(self.history),
+        }
+        save_checkpoint(self.folder / name, model, self.tokenizer, facts | more)
+
+    def save(self, step: int) -> None:
+        """Write all that the run needs to go on from before `step`."""
+        self.saved = time.monotonic()
+        state = {
+            "settings": self.settings,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_states(self.device),
+            "history": vars(self.history),
+            "seconds": self.seconds + self.saved - self.began,
+            "step": step,
+        }
+        with replacing(self.state_file) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self) -> None:
+        """Take up the saved state; CourseError unless it was saved by a run with the same settings."""
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        if state["settings"] != self.settings:
+            raise CourseError(
+                f"{self.state_file} was left by a run with other settings: {state['settings']}, here "
+                f"{self.settings}; finish that run, choose another run_name, or delete the file"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_random_states(state["random"])
+        self.history = History(**state["history"])
+        self.seconds, self.step = state["seconds"], state["step"]
+        print(f"going on from step {self.step:,}, after {self.seconds:,.0f} s")
+
+    def finish(self) -> None:
+        """Make the best checkpoint the run's result, and remove what only an unfinished run needs."""
+        best, _, _ = load_checkpoint(self.folder / "unfinished")
+        sample = sample_text(best, self.tokenizer, max_new_tokens=500, seed=self.facts["seed"])
+        self.keep("model", best, sample=sample)
+        for leftover in (self.state_file, *self.folder.glob("unfinished.*")):
+            leftover.unlink(missing_ok=True)
+
+
+def seconds_per_step(model: GPT, splits: dict[str, torch.Tensor], config: TrainConfig) -> float:
+    """Time two optimizer steps on a copy of `model`, on a CPU; torch's generator doesn't notice."""
+    ticks: list[float] = []
+    few = replace(config, max_iters=5, eval_iters=1)
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
+        train(copy.deepcopy(model), splits, few, before_step=lambda *_: ticks.append(time.perf_counter()))
+    return (ticks[3] - ticks[1]) / 2  # the first step warms up, the last one waits for an estimate

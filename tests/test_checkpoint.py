@@ -1,0 +1,281 @@
+"""Checkpoints and long runs of chapter 11: what they keep, what they refuse, and that nothing is lost."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from faults import failed, planted
+
+from lecture_lib import long_run
+from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
+from lecture_lib.course import cli
+from lecture_lib.course.errors import CourseError
+from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.tokenization import CharTokenizer
+from lecture_lib.training import TrainConfig
+
+LETTERS = "\nabcdefghij"
+IDS = torch.randint(11, (400,), generator=torch.Generator().manual_seed(7))
+SPLITS = {"train": IDS[:30], "val": IDS[30:]}  # so little to learn from that the val loss soon rises
+CONFIG = TrainConfig(
+    batch_size=4, block_size=6, max_iters=12, eval_interval=4, eval_iters=2, learning_rate=0.1
+)
+
+
+def make(**changes) -> GPT:
+    torch.manual_seed(1337)
+    sizes = {"vocab_size": 11, "block_size": 6, "n_embd": 8, "n_head": 2, "n_layer": 1, "dropout": 0.2}
+    return GPT(GPTConfig(**{**sizes, **changes}))
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    save_checkpoint(tmp_path / "model", make(), CharTokenizer(LETTERS), {"val": 1.5})
+    return tmp_path / "model"
+
+
+# ---------------------------------------------------------------- saving and loading
+
+
+def test_what_was_saved_comes_back(saved):
+    model, tokenizer, card = load_checkpoint(saved)
+    idx = IDS[:12].view(2, 6)
+    assert torch.equal(model(idx)[0], make().eval()(idx)[0])
+    assert not model.training
+    assert tokenizer.chars == list(LETTERS)
+    assert card["val"] == 1.5 and card["model"] == asdict(make().config)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_either_file_names_the_checkpoint(saved, suffix):
+    assert load_checkpoint(saved.with_suffix(suffix))[2]["val"] == 1.5
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_missing_file(saved, suffix):
+    saved.with_suffix(suffix).unlink()
+    with pytest.raises(CourseError, match=rf"cannot read .*model\{suffix}: No such file"):
+        load_checkpoint(saved)
+
+
+def test_truncated_weights(saved):
+    weights = saved.with_suffix(".safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CourseError, match=r"model.safetensors \([\d,]+ bytes\) has SHA-256 .* truncated"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"characters": "ab", "model": {"layers": 3}}'])
+def test_a_json_that_is_no_card(saved, text):
+    saved.with_suffix(".json").write_text(text)
+    with pytest.raises(CourseError, match=r"model.json is not the JSON of a checkpoint of this course"):
+        load_checkpoint(saved)
+
+
+def swap_weights(saved: Path, weights: bytes) -> None:
+    """Put other weights in place, and their right hash."""
+    saved.with_suffix(".safetensors").write_bytes(weights)
+    card = json.loads(saved.with_suffix(".json").read_text())
+    card["sha256"] = hashlib.sha256(weights).hexdigest()
+    saved.with_suffix(".json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (safetensors.torch.save(make(n_embd=16).state_dict()), "size mismatch"),
+        (safetensors.torch.save(make(n_layer=2).state_dict()), "Unexpected key"),
+        (safetensors.torch.save({"transformer.wte.weight": torch.zeros(3)}), "Missing key"),
+        (b"no tensors at all", "header too large"),
+    ],
+)
+def test_weights_of_another_model(saved, weights, message):
+    swap_weights(saved, weights)
+    with pytest.raises(CourseError, match=f"(?s)does not fit the configuration in model.json.*{message}"):
+        load_checkpoint(saved)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(saved, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(saved, make(n_embd=16), CharTokenizer(LETTERS), {"val": 1.0})
+    assert load_checkpoint(saved)[2]["val"] == 1.5
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["model.json", "model.safetensors"]
+
+
+# ---------------------------------------------------------------- a run that is interrupted
+
+
+class Unplugged(Exception):
+    pass
+
+
+def start(folder: Path, library=long_run, cut_at: int | None = None, **changes):
+    """A run of a tiny model that saves its state at each step; with `cut_at`, the plug is pulled there."""
+    settings = {"model": make(), "config": CONFIG, "facts": {"seed": 1337}, "save_seconds": 0, **changes}
+
+    class Cut(library.LongRun):
+        def before_step(self, step, history):
+            if step == cut_at:
+                raise Unplugged
+            super().before_step(step, history)
+
+    return Cut(tokenizer=CharTokenizer(LETTERS), folder=folder, **settings)
+
+
+def interrupted(folder: Path, library=long_run, cut_at: int = 7):
+    with pytest.raises(Unplugged):
+        start(folder, library, cut_at).train(SPLITS)
+
+
+def resumed_like_whole(library, folder):
+    whole = start(folder / "whole", library)
+    whole.train(SPLITS)
+    interrupted(folder / "cut", library)
+    resumed = start(folder / "cut", library)
+    torch.manual_seed(99)  # another process, another state of the generator
+    resumed.train(SPLITS)
+    assert resumed.step == 6 and resumed.history == whole.history
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def best_model_is_kept(library, folder):
+    """The checkpoint has the weights of the lowest estimate, here not the last one."""
+    run = start(folder, library)
+    best = {}
+
+    def remember(step, history):
+        if history.steps[-1] == step and history.val[-1] == min(history.val):
+            best.update({name: tensor.clone() for name, tensor in run.model.state_dict().items()})
+        type(run).before_step(run, step, history)
+
+    run.before_step = remember
+    history = run.train(SPLITS)
+    model, _, card = load_checkpoint(folder / "model")
+    assert card["val"] == min(history.val) < history.val[-1]
+    assert all(torch.equal(best[name], tensor) for name, tensor in model.state_dict().items())
+    assert card["history"] == vars(history) and card["sample"].startswith("\n") and len(card["sample"]) == 501
+
+
+def only_the_result_remains(library, folder):
+    interrupted(folder, library)
+    names = ["state.pt", "unfinished.json", "unfinished.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    start(folder, library).train(SPLITS)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def time_adds_up(library, folder):
+    interrupted(folder, library)
+    state = torch.load(folder / "state.pt")
+    torch.save(state | {"seconds": 1000.0}, folder / "state.pt")
+    start(folder, library).train(SPLITS)
+    assert 1000 <= load_checkpoint(folder / "model")[2]["seconds"] < 1060
+
+
+RUN_PROPERTIES = [resumed_like_whole, best_model_is_kept, only_the_result_remains, time_adds_up]
+RESUMED, BEST, REMAINS, TIME = RUN_PROPERTIES
+FAULTS = [
+    ("optimizer forgotten", 'self.optimizer.load_state_dict(state["optimizer"])', "pass", {RESUMED}),
+    ("random state forgotten", 'restore_random_states(state["random"])', "pass", {RESUMED}),
+    ("weights forgotten", 'self.model.load_state_dict(state["model"])', "pass", {RESUMED}),
+    ("one step too early", '"step": step,', '"step": step - 1,', {RESUMED}),
+    ("last model kept", "history.steps[-1] == step and history.val[-1] == min(history.val)",
+     "history.steps[-1] == step", {BEST}),
+    ("never the best", "history.val[-1] == min(history.val)", "history.val[-1] == max(history.val)", {BEST}),
+    ("state left behind", "(self.state_file, *", "(self.state_file.parent / 'x', *", {REMAINS}),
+    ("clock starts anew", 'state["seconds"], state["step"]', '0.0, state["step"]', {TIME}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("holds", RUN_PROPERTIES, ids=lambda holds: holds.__name__)
+def test_run_properties(holds, tmp_path):
+    holds(long_run, tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
+def test_a_planted_fault_is_caught(old, new, noticed_by, tmp_path):
+    noticed = set()
+    for i, holds in enumerate(RUN_PROPERTIES):
+        noticed |= failed(planted(long_run, old, new), [holds], folder=tmp_path / str(i))
+    assert noticed == noticed_by
+
+
+def test_the_state_of_a_run_with_other_settings_is_refused_and_stays(tmp_path):
+    interrupted(tmp_path)
+    other = start(tmp_path, config=TrainConfig(4, 6, 12, 4, 2, 0.02))
+    with pytest.raises(CourseError, match=r"other settings: .*'learning_rate': 0.1.*'learning_rate': 0.02"):
+        other.train(SPLITS)
+    assert (tmp_path / "state.pt").exists()
+
+
+def test_an_old_result_stays_until_the_new_one_is_complete(tmp_path):
+    start(tmp_path).train(SPLITS)
+    old = (tmp_path / "model.json").read_text()
+    interrupted(tmp_path)
+    assert (tmp_path / "model.json").read_text() == old
+
+
+def test_a_short_run_saves_no_state(tmp_path):
+    with pytest.raises(Unplugged):
+        start(tmp_path, cut_at=7, save_seconds=300).train(SPLITS)
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_timing_a_step_leaves_model_and_generator_alone(capsys):
+    model = make()
+    before, state = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    assert 0 < long_run.seconds_per_step(model, SPLITS, CONFIG) < 10
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert capsys.readouterr().out == ""
+
+
+# ---------------------------------------------------------------- lecture sample
+
+
+def sample(capsys, checkpoint: Path, *words: str) -> tuple[int, str, str]:
+    status = cli.main(["sample", "--checkpoint", str(checkpoint), *words])
+    return status, *capsys.readouterr()
+
+
+def test_sample_continues_the_prompt_and_follows_the_seed(saved, capsys):
+    texts = [sample(capsys, saved, "--prompt", "abc", "--length", "40", "--seed", seed)[1] for seed in "112"]
+    assert texts[0].startswith("abc") and len(texts[0]) == 3 + 40 + 1
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_top_k_one_and_low_temperature_leave_no_choice(saved, capsys):
+    greedy = [sample(capsys, saved, "--length", "30", "--top-k", "1", "--seed", seed)[1] for seed in "12"]
+    cold = sample(capsys, saved, "--length", "30", "--temperature", "1e-6")[1]
+    assert greedy[0] == greedy[1] == cold
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--temperature", "0"], "temperature is 0.0; expected a positive number"),
+        (["--temperature", "-1"], "temperature is -1.0; expected a positive number"),
+        (["--top-k", "12"], "top_k is 12; expected 1 to 11"),
+        (["--top-k", "0"], "top_k is 0; expected 1 to 11"),
+        (["--prompt", "xyz"], "unknown character 'x' at position 0; known are"),
+        (["--prompt", ""], "expected at least one to continue"),
+        (["--length", "-1"], "max_new_tokens is -1; expected 0 or more"),
+    ],
+)
+def test_sample_refuses(saved, capsys, words, message):
+    status, out, err = sample(capsys, saved, *words)
+    assert status == 1 and out == "" and message in err and "Traceback" not in err
+
+
+def test_sample_without_a_checkpoint(tmp_path, capsys):
+    status, _, err = sample(capsys, tmp_path / "none")
+    assert status == 1 and "cannot read" in err and "none.json" in err
