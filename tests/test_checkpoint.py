@@ -13,10 +13,12 @@ from faults import failed, planted
 from lecture_lib import long_run
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course import cli
+from lecture_lib.course.corpus import load_corpus
 from lecture_lib.course.errors import CourseError
+from lecture_lib.course.sampling import SHIPPED
 from lecture_lib.gpt import GPT, GPTConfig
-from lecture_lib.tokenization import CharTokenizer
-from lecture_lib.training import TrainConfig
+from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.training import TrainConfig, estimate_loss
 
 LETTERS = "\nabcdefghij"
 IDS = torch.randint(11, (400,), generator=torch.Generator().manual_seed(7))
@@ -279,3 +281,17 @@ def test_sample_refuses(saved, capsys, words, message):
 def test_sample_without_a_checkpoint(tmp_path, capsys):
     status, _, err = sample(capsys, tmp_path / "none")
     assert status == 1 and "cannot read" in err and "none.json" in err
+
+
+# ---------------------------------------------------------------- the model that comes with the course
+
+
+def test_the_shipped_model_is_small_and_as_good_as_its_card_says():
+    text = load_corpus()
+    model, tokenizer, card = load_checkpoint(SHIPPED)
+    assert SHIPPED.with_suffix(".safetensors").stat().st_size < 5e6
+    assert tokenizer.chars == CharTokenizer(text).chars
+    splits = split_data(torch.tensor(tokenizer.encode(text)))
+    torch.manual_seed(1337)
+    config = TrainConfig(**{**card["training"], "eval_iters": 40})
+    assert abs(estimate_loss(model, {"val": splits["val"]}, config)["val"] - card["val"]) < 0.03
