@@ -16,7 +16,7 @@ from lecture_lib.residual import ProjectedAttention, WideFeedForward
 from lecture_lib.self_attention import Head
 from lecture_lib.single_head import AutoregressiveModel
 
-__all__ = ["DropoutHead", "GPT", "GPTConfig", "decoder_block", "initialise"]
+__all__ = ["GPT", "DropoutHead", "GPTConfig", "decoder_block", "initialise"]
 
 
 @dataclass(frozen=True)

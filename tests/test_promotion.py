@@ -222,3 +222,8 @@ def test_imports_beside_definitions_are_refused(course):
 )
 def test_free_names(source, expected):
     assert promotion.free_names(source) == expected
+
+
+def test_public_names_are_listed_in_the_order_that_the_style_check_keeps():
+    names = ["double", "Wide", "GPT", "area", "Block"]
+    assert sorted(names, key=promotion.as_in_an_import) == ["GPT", "Block", "Wide", "area", "double"]

@@ -177,7 +177,7 @@ def free_names(source: str) -> set[str]:
 def render(module: Module, modules: dict[str, Module]) -> str:
     """The text of the module's file."""
     body = "\n\n".join(cell.source.rstrip() for cell in without_imports(module.cells))
-    names = sorted(public_names(module))
+    names = sorted(public_names(module), key=as_in_an_import)
     parts = [
         f'"""{docstring(module)}"""',
         "\n".join(sorted(needed_imports(module, modules, body))),
@@ -187,6 +187,11 @@ def render(module: Module, modules: dict[str, Module]) -> str:
     if "main" in module.definitions:
         parts.append('if __name__ == "__main__":\n    main()')
     return formatted("\n\n".join(part for part in parts if part) + "\n")
+
+
+def as_in_an_import(name: str) -> tuple[bool, bool, str]:
+    """The order of names that isort and ruff keep: CONSTANTS, then Classes, then functions."""
+    return not name.isupper(), not name[0].isupper(), name
 
 
 def docstring(module: Module) -> str:
