@@ -95,7 +95,7 @@ def test_unknown_chapter_lists_what_exists(tiny):
 
 def test_every_preset_fits_the_chapters():
     presets = read_presets()
-    assert list(presets) == ["cpu", "smoke", "full"]
+    assert list(presets) == ["cpu", "smoke", "full", "checkpoint"]
     for preset, chapters in presets.items():
         for stem in chapters:
             resolve(find_chapter(stem), preset, {}, presets)  # raises for an unknown name or a wrong type
