@@ -31,10 +31,10 @@ PRESETS = {"cpu": {}, "smoke": {"01_tiny": {"steps": 1}}}
 def tiny(tmp_path):
     """A chapter with one parameter of each type; the cells after it are the test's own."""
 
-    def make(*cells: str) -> Chapter:
+    def make(*cells: str, stem: str = "01_tiny") -> Chapter:
         stored = notebook(["# 01. Tiny", PARAMETERS, *cells])
         stored.cells[1].metadata["tags"] = ["parameters"]
-        path = tmp_path / "notebooks" / "01_tiny.ipynb"
+        path = tmp_path / "notebooks" / f"{stem}.ipynb"
         save(stored, path)
         return Chapter(path)
 
@@ -165,25 +165,43 @@ def test_a_failing_cell_ends_with_traceback_path_and_status_1(tiny, tmp_path):
     assert any("before" in str(cell.get("outputs")) for cell in read_notebook(partial).cells)
 
 
-def test_ctrl_c_leaves_a_readable_partial_notebook(tiny, tmp_path):
-    marker = tmp_path / "reached"
-    tiny(
-        "print('before')",
-        f"from pathlib import Path\nimport time\nPath({str(marker)!r}).touch()\ntime.sleep(300)",
-    )
-    process = lecture(tmp_path, "01")
+@pytest.mark.parametrize(
+    "stems", [["01_tiny"], ["01_tiny", "02_tiny", "03_tiny"]], ids=["one", "two of three"]
+)
+def test_ctrl_c_leaves_readable_partial_notebooks(tiny, tmp_path, stems):
+    markers = [tmp_path / f"{stem} reached" for stem in stems]
+    for stem, marker in zip(stems, markers, strict=True):
+        reach = f"from pathlib import Path\nimport time\nPath({str(marker)!r}).touch()\ntime.sleep(300)"
+        tiny("print('before')", reach, stem=stem)
+    process = lecture(tmp_path)
     deadline = time.time() + 90
-    while not marker.exists() and time.time() < deadline:
+    while not all(marker.exists() for marker in markers[:2]) and time.time() < deadline:
         time.sleep(0.1)
-    assert marker.exists()
+    assert all(marker.exists() for marker in markers[:2])
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    partial = tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
     assert process.returncode == 1
-    assert "interrupted in 01_tiny; what ran so far is in" in errors
-    executed = read_notebook(partial)
-    nbformat.validate(executed)
-    assert any("before" in str(cell.get("outputs")) for cell in executed.cells)
+    assert "interrupted" in errors
+    for stem in stems[:2]:
+        executed = read_notebook(tmp_path / "out" / stem / f"{stem}.ipynb")
+        nbformat.validate(executed)
+        assert any("before" in str(cell.get("outputs")) for cell in executed.cells)
+    assert not any(marker.exists() for marker in markers[2:])  # what was not begun stays so
+
+
+def test_chapters_side_by_side(tiny, tmp_path):
+    chapters = [tiny(f"assert {number} != 2", stem=f"0{number}_tiny") for number in (1, 3, 4)]
+    results = list(execution.run_chapters(chapters, "cpu", {"steps": "7"}, tmp_path / "out", side_by_side=2))
+    assert {result.chapter for result in results} == set(chapters)
+    lines = table(results[::-1]).splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["01_tiny", "03_tiny", "04_tiny"]
+
+
+def test_no_chapter_begins_after_one_has_failed(tiny, tmp_path):
+    chapters = [tiny(f"assert {number} != 2", stem=f"0{number}_tiny") for number in (1, 2, 3)]
+    with pytest.raises(CourseError, match="02_tiny failed; what ran so far is in"):
+        list(execution.run_chapters(chapters, "cpu", {}, tmp_path / "out"))
+    assert (tmp_path / "out" / "01_tiny").exists() and not (tmp_path / "out" / "03_tiny").exists()
 
 
 # ---------------------------------------------------------------- the command line

@@ -11,7 +11,7 @@ from .errors import CourseError
 from .paths import DATA, NOTEBOOKS, ROOT
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
-CORES = 2  # what the suite is planned for
+CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [
     {"OMP_NUM_THREADS": "1"},
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
     command(corpus_command, "build and verify tiny Shakespeare (nothing to do if it is there)")
 
-    run = command(run_command, "execute all notebooks in order, or the named chapters, into out/")
+    run = command(run_command, "execute all notebooks, or the named chapters, into out/")
     run.add_argument("chapters", nargs="*", metavar="chapter", help="a number or a name: 03, bigram")
     run.add_argument("--preset", default="cpu", help="a table of notebooks/presets.toml (default: cpu)")
     run.add_argument(
@@ -117,7 +117,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     build_corpus(DATA)
     results = []
     try:
-        for result in run_chapters(chapters, arguments.preset, parameters(arguments.parameters)):
+        given = parameters(arguments.parameters)
+        for result in run_chapters(chapters, arguments.preset, given, side_by_side=CORES):
             results.append(result)
     finally:
         if results:
@@ -226,7 +227,7 @@ def seeds_command(arguments: argparse.Namespace) -> int:
         if result.losses is None:
             raise CourseError(f"{chapter.stem} records no training run; seeds are for a chapter that trains")
         runs.append(result.losses)
-    command = f"lecture seeds {chapter.number:02} {' '.join(map(str, arguments.seeds))}"
+    command = f"lecture seeds {chapter.label} {' '.join(map(str, arguments.seeds))}"
     print(f"wrote {record_seeds(chapter.stem, runs, command).relative_to(ROOT)}")
     return 0
 
