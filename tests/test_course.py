@@ -46,14 +46,37 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_chapters_are_numbered_in_sequence_and_say_what_they_are():
     chapters = all_chapters()
-    assert [chapter.number for chapter in chapters] == list(range(len(chapters)))
+    numbers = [int(chapter.label.removesuffix("b")) for chapter in chapters]
+    assert sorted(set(numbers)) == list(range(len(set(numbers))))
+    assert len({chapter.label for chapter in chapters}) == len(chapters)
     for chapter in chapters:
-        assert chapter.opening[0].startswith(f"# {chapter.number:02}. ")
+        assert chapter.opening[0].startswith(f"# {chapter.label}. ")
         assert chapter.video_times
         frame = chapter.notebook.cells[0].source
         assert "**You need:**" in frame and "**You will have:**" in frame
         last = chapter.notebook.cells[-1].source
         assert "Summary" in last and "Exercises" in last and "**Promoted:**" in last
+
+
+def anchors(notebook) -> set[str]:
+    """What JupyterLab calls the headings of a notebook: their text, with hyphens for blanks."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {
+        re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "").replace(" ", "-") for heading in headings
+    }
+
+
+@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
+def test_links_within_the_project_lead_somewhere(chapter):
+    prose = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+    links = [link for link in re.findall(r"\]\(([^()\s]+)\)", prose) if not link.startswith("http")]
+    assert links
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = chapter.path.parent / file
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(read_notebook(target)), link
 
 
 @pytest.mark.parametrize("content", ["", "{}", "not json"])

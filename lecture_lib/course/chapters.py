@@ -15,7 +15,7 @@ VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook, `NN_name.ipynb`."""
+    """One notebook, `NN_name.ipynb`, or `NNb_name.ipynb` for the second part of a chapter."""
 
     path: Path
 
@@ -24,8 +24,9 @@ class Chapter:
         return self.path.stem
 
     @property
-    def number(self) -> int:
-        return int(self.stem.split("_")[0])
+    def label(self) -> str:
+        """What the chapter is called by, two digits and for a second part a `b`; chapters sort by it."""
+        return self.stem.split("_")[0]
 
     @property
     def module(self) -> str:
@@ -64,14 +65,15 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 def all_chapters(folder: Path = NOTEBOOKS) -> list[Chapter]:
     """Every chapter in `folder`, in order."""
-    return [Chapter(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    chapters = [Chapter(path) for path in folder.glob("[0-9][0-9]*_*.ipynb")]
+    return sorted(chapters, key=lambda chapter: chapter.label)
 
 
 def find_chapter(key: str, folder: Path = NOTEBOOKS) -> Chapter:
     """The chapter that `key` names: `3`, `03`, `bigram` or `03_bigram`; CourseError lists what exists."""
     chapters = all_chapters(folder)
     for chapter in chapters:
-        if key in (str(chapter.number), f"{chapter.number:02}", chapter.module, chapter.stem):
+        if key in (chapter.label, chapter.label.removeprefix("0"), chapter.module, chapter.stem):
             return chapter
     names = ", ".join(chapter.stem for chapter in chapters) or f"none in {folder}"
     raise CourseError(f"no chapter {key!r}; expected a number or a name of: {names}")

@@ -337,7 +337,7 @@ def later_imports(modules: dict[str, Module], notebooks: Path) -> list[str]:
     for chapter in all_chapters(notebooks):
         for cell in code_cells(chapter):
             for name in imported_modules(cell.tree):
-                if name in modules and modules[name].chapter.number >= chapter.number:
+                if name in modules and modules[name].chapter.label >= chapter.label:
                     source = modules[name].chapter.path.name
                     problems.append(
                         f"{cell}: imports {PACKAGE}.{name}, whose source is {source}; "
