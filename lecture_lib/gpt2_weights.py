@@ -19,11 +19,11 @@ __all__ = [
     "from_gpt2",
     "from_nanogpt",
     "gpt2_name",
-    "is_conv1d",
     "load_gpt2",
+    "misfits",
     "plain",
+    "sideways",
     "to_gpt2",
-    "to_nanogpt",
 ]
 
 GPT2_NAMES = {  # ours, and those of GPT-2 and nanoGPT
@@ -49,9 +49,9 @@ def gpt2_name(name: str) -> str:
     return f"h.{i}.{GPT2_NAMES[part]}.{kind}"
 
 
-def is_conv1d(name: str, parameter: torch.Tensor) -> bool:
-    """Whether GPT-2 keeps the tensor of that name, as it has it, on its side: the matrices of blocks."""
-    return name.startswith("h.") and parameter.dim() == 2
+def sideways(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of that name of GPT-2's; the matrices of blocks turned, from or to `nn.Linear`'s layout."""
+    return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor
 
 
 def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -60,29 +60,30 @@ def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: t for name, t in bare.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
 
 
-@torch.no_grad()
-def filled(model: NanoGPT, state: dict[str, torch.Tensor], conv1d: bool) -> NanoGPT:
-    """`model` with the weights of `state`, which has bare names; ValueError for all that doesn't fit."""
-    wanted = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
-    logits = state.get("lm_head.weight", state.get("wte.weight"))
-    problems = [
-        f"{name} {tuple(state[name].shape)} is unknown" for name in state.keys() - wanted - {"lm_head.weight"}
-    ]
-    for name, parameter in wanted.items():
-        expected = tuple(
-            reversed(parameter.shape) if conv1d and is_conv1d(name, parameter) else parameter.shape
-        )
-        if name not in state:
-            problems.append(f"{name} is missing, expected {expected}")
-        elif state[name].shape != expected:
-            problems.append(f"{name} has shape {tuple(state[name].shape)}, expected {expected}")
-    if not problems and not torch.equal(logits, state["wte.weight"]):
+def misfits(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
+    """What keeps a state with bare names from being that of a model that wants these tensors."""
+    shapes = {name: tuple(t.shape) for name, t in state.items() if name != "lm_head.weight"}
+    expected = {name: tuple(t.shape) for name, t in wanted.items()}
+    problems = [f"{name} {shapes[name]} is unknown" for name in shapes.keys() - expected]
+    problems += [f"{name} is missing, expected {expected[name]}" for name in expected.keys() - shapes]
+    for name in shapes.keys() & expected:
+        if shapes[name] != expected[name]:
+            problems.append(f"{name} has shape {shapes[name]}, expected {expected[name]}")
+    if not problems and not torch.equal(
+        state.get("lm_head.weight", state["wte.weight"]), state["wte.weight"]
+    ):
         problems.append("lm_head.weight is not wte.weight, expected one matrix for both")
-    if problems:
-        raise ValueError("the weights don't fit " + f"{model.config}: " + "; ".join(sorted(problems)))
+    return sorted(problems)
+
+
+@torch.no_grad()
+def filled(model: NanoGPT, state: dict[str, torch.Tensor]) -> NanoGPT:
+    """`model` with a state of bare names and matrices as in torch, in eval mode; ValueError for a misfit."""
+    wanted = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
+    if problems := misfits(state, wanted):
+        raise ValueError(f"the weights don't fit {model.config}: {'; '.join(problems)}")
     for name, parameter in wanted.items():
-        tensor = state[name]
-        parameter.copy_(tensor.T if conv1d and is_conv1d(name, parameter) else tensor)
+        parameter.copy_(state[name])
     return model.eval()
 
 
@@ -100,7 +101,7 @@ def from_gpt2(state: dict[str, torch.Tensor], n_head: int | None = None) -> Nano
     n_layer = len({name.split(".")[1] for name in state if name.startswith("h.")})
     n_head = n_head or max(1, n_embd // 64)
     config = NanoGPTConfig(vocab_size, block_size, n_embd, n_head, n_layer, activation="gelu_tanh")
-    return filled(NanoGPT(config), state, conv1d=True)
+    return filled(NanoGPT(config), {name: sideways(name, t) for name, t in state.items()})
 
 
 def to_gpt2(model: NanoGPT) -> dict[str, torch.Tensor]:
@@ -110,7 +111,9 @@ def to_gpt2(model: NanoGPT) -> dict[str, torch.Tensor]:
     if found != needed:
         raise ValueError(f"the model has {found}; expected GPT-2's {needed}")
     state = {gpt2_name(name): tensor for name, tensor in model.state_dict().items()}
-    state = {name: (t.T if is_conv1d(name, t) else t).clone() for name, t in state.items()}
+    state = {
+        name: sideways(name, t).clone(memory_format=torch.contiguous_format) for name, t in state.items()
+    }
     return {name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in state.items()}
 
 
@@ -131,22 +134,7 @@ def from_nanogpt(checkpoint: dict) -> NanoGPT:
     config = NanoGPTConfig(
         **{name: sizes[name] for name in NANOGPT_SIZES}, attention_dropout=sizes["dropout"]
     )
-    return filled(NanoGPT(config), plain(checkpoint["model"]), conv1d=False)
-
-
-def to_nanogpt(model: NanoGPT) -> dict:
-    """A checkpoint as nanoGPT's `sample.py` reads it, as copies; ValueError for a model of another kind."""
-    needed = {"tied": True, "activation": "gelu"}
-    found = {name: getattr(model.config, name) for name in needed}
-    if found != needed:
-        raise ValueError(f"the model has {found}; expected nanoGPT's {needed}")
-    names = {name: gpt2_name(name) for name in model.state_dict()}
-    names = {
-        name: theirs if theirs == "lm_head.weight" else f"transformer.{theirs}"
-        for name, theirs in names.items()
-    }
-    state = {names[name]: tensor.clone() for name, tensor in model.state_dict().items()}
-    return {"model": state, "model_args": {name: getattr(model.config, name) for name in NANOGPT_SIZES}}
+    return filled(NanoGPT(config), plain(checkpoint["model"]))
 
 
 def load_gpt2(path: Path) -> NanoGPT:

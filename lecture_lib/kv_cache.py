@@ -15,8 +15,7 @@ __all__ = ["KVCache", "left_padded", "may_look", "nucleus", "positions"]
 class KVCache:
     """Keys and values of the tokens that one layer has read, with room for `block_size` of them.
 
-    Has keys and values (B, n_head, block_size, hs), of the dtype and on the device of `like`; the first
-    `length` of them are in use.
+    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device; the first `length` count.
     """
 
     def __init__(self, B: int, n_head: int, block_size: int, hs: int, like: torch.Tensor):
@@ -31,8 +30,8 @@ class KVCache:
         start, end = self.length, self.length + k.shape[2]
         B, n_head, room, hs = self.keys.shape
         if end > room or k.shape != (B, n_head, end - start, hs):
-            expected = f"({B}, {n_head}, T, {hs}) with T at most {room - start}"
-            raise ValueError(f"k has shape {tuple(k.shape)}; expected {expected}, the room that is left")
+            fits = f"({B}, {n_head}, T, {hs}) with T at most {room - start}, the room that is left"
+            raise ValueError(f"k has shape {tuple(k.shape)}; expected {fits}")
         self.keys[:, :, start:end], self.values[:, :, start:end] = k, v
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]

@@ -55,12 +55,10 @@ class NanoGPTConfig(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.attention_dropout < 1:
-            share = f"attention_dropout is {self.attention_dropout}"
-            raise ValueError(f"{share}; expected a share from 0 up to, not including, 1")
+        if not 0 <= (share := self.attention_dropout) < 1:
+            raise ValueError(f"attention_dropout is {share}; expected a share from 0 up to, not including, 1")
         if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activation is {self.activation!r}; expected one of: {known}")
+            raise ValueError(f"activation is {self.activation!r}; expected one of: {', '.join(ACTIVATIONS)}")
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -256,9 +254,9 @@ class NanoGPT(AutoregressiveModel):
 @torch.no_grad()
 def from_gpt(gpt: GPT) -> NanoGPT:
     """Chapter 11's model with all its heads in one product: a copy, in the same mode, on the same device."""
-    sizes = asdict(gpt.config)
-    config = NanoGPTConfig(**sizes, attention_dropout=gpt.config.dropout, tied=False, activation="relu")
-    model = NanoGPT(config)
+    drop = gpt.config.dropout
+    config = NanoGPTConfig(**asdict(gpt.config), attention_dropout=drop, tied=False, activation="relu")
+    model = NanoGPT(config).to(gpt.lm_head.weight)
     *blocks, ln = gpt.body
     pairs = [(model.body.ln, ln)]
     for ours, theirs in zip(model.body.blocks, blocks, strict=True):
@@ -268,4 +266,4 @@ def from_gpt(gpt: GPT) -> NanoGPT:
         pairs.append((getattr(model, name), getattr(gpt, name)))
     for ours, theirs in pairs:
         ours.load_state_dict(theirs.state_dict())
-    return model.to(gpt.lm_head.weight).train(gpt.training)
+    return model.train(gpt.training)

@@ -314,7 +314,7 @@ FAULTS = [
     ("cut without moving the heads", CUT,
      "by_head.permute(2, 0, 1, 3, 4).reshape(3, B, n_head, T, -1).unbind(0)", {*SAME, DIMS, CAUSAL}),
     ("heads interleaved", "qkv.view(B, T, 3, n_head, width // (3 * n_head))",
-     "qkv.view(B, T, 3, width // (3 * n_head), n_head).transpose(3, 4)", {*SAME, DIMS}),
+     "qkv.view(B, T, 3, width // (3 * n_head), n_head).transpose(3, 4)", {*SAME, DIMS, FAST}),
     ("each head its own q, k, v in a row", "qkv.view(B, T, 3, n_head, width // (3 * n_head))",
      "qkv.view(B, T, n_head, 3, width // (3 * n_head)).transpose(2, 3)", {*SAME, DIMS}),
     ("put together without moving back", "out.transpose(1, 2).flatten(2)", "out.reshape(x.shape)",
@@ -328,7 +328,7 @@ FAULTS = [
     ("sees the future", SDPA, SDPA.replace("causal", "False"), {*SAME, CAUSAL}),
     ("sees the future of a prompt", "q.shape[2] > 1", "q.shape[2] == 1", {*SAME, CAUSAL}),
     ("scaled by n_embd", SDPA, SDPA.replace("causal)", "causal, scale=x.shape[-1] ** -0.5)"), SAME),
-    ("attention dropout always", SDPA, SDPA.replace("dropout", "0.1"), {*SAME, CAUSAL, DROP, FAST}),
+    ("attention dropout always", SDPA, SDPA.replace("dropout", "0.1"), {*SAME, CAUSAL, TIED, DROP, FAST}),
     ("attention dropout in eval mode too", "self.dropout if self.training else 0.0", "self.dropout", {DROP}),
     ("attention dropout never", "self.dropout if self.training else 0.0", "0.0", {DROP, FAST}),
     ("attention dropout is dropout", "config.n_head, config.attention_dropout", "config.n_head, config.dropout",
@@ -346,10 +346,10 @@ FAULTS = [
     ("biases in the norms always", "nn.LayerNorm(config.n_embd, bias=config.bias) for", "nn.LayerNorm(config.n_embd) for",
      {BIAS}),
     ("no norm at the end", "return self.ln(x)", "return x", {ELEVEN}),
-    ("norms in the wrong place", "self.sa(self.ln1(x), past, mask)", "self.sa(self.ln2(x), past, mask)", set()),
+    ("norms in the wrong place", "self.sa(self.ln1(x), past, mask)", "self.sa(self.ln2(x), past, mask)", {ELEVEN}),
     ("no residual around the feed-forward", "return x + self.dropout(self.ffwd(self.ln2(x)))",
      "return self.dropout(self.ffwd(self.ln2(x)))", {ELEVEN}),
-    ("embeddings not dropped", "        x = self.dropout(x)\n", "", set()),
+    ("embeddings not dropped", "        x = self.dropout(x)\n", "", {DROP}),
 ]  # fmt: skip
 
 
