@@ -4,6 +4,7 @@ Video 1:46:22.
 Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -77,9 +78,13 @@ def misfits(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> 
 
 
 @torch.no_grad()
-def filled(model: NanoGPT, state: dict[str, torch.Tensor]) -> NanoGPT:
-    """`model` with a state of bare names and matrices as in torch, in eval mode; ValueError for a misfit."""
-    wanted = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
+def filled(model: NanoGPT, state: dict[str, torch.Tensor], turn: Callable) -> NanoGPT:
+    """`model`, in eval mode, with a state of bare names; ValueError for a misfit.
+
+    `turn(name, parameter)` is a view of the parameter in the state's layout.
+    """
+    names = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
+    wanted = {name: turn(name, parameter) for name, parameter in names.items()}
     if problems := misfits(state, wanted):
         raise ValueError(f"the weights don't fit {model.config}: {'; '.join(problems)}")
     for name, parameter in wanted.items():
@@ -101,7 +106,7 @@ def from_gpt2(state: dict[str, torch.Tensor], n_head: int | None = None) -> Nano
     n_layer = len({name.split(".")[1] for name in state if name.startswith("h.")})
     n_head = n_head or max(1, n_embd // 64)
     config = NanoGPTConfig(vocab_size, block_size, n_embd, n_head, n_layer, activation="gelu_tanh")
-    return filled(NanoGPT(config), {name: sideways(name, t) for name, t in state.items()})
+    return filled(NanoGPT(config), state, turn=sideways)
 
 
 def to_gpt2(model: NanoGPT) -> dict[str, torch.Tensor]:
@@ -134,7 +139,7 @@ def from_nanogpt(checkpoint: dict) -> NanoGPT:
     config = NanoGPTConfig(
         **{name: sizes[name] for name in NANOGPT_SIZES}, attention_dropout=sizes["dropout"]
     )
-    return filled(NanoGPT(config), plain(checkpoint["model"]))
+    return filled(NanoGPT(config), plain(checkpoint["model"]), turn=lambda name, parameter: parameter)
 
 
 def load_gpt2(path: Path) -> NanoGPT:

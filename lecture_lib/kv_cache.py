@@ -15,7 +15,7 @@ __all__ = ["KVCache", "left_padded", "may_look", "nucleus", "positions"]
 class KVCache:
     """Keys and values of the tokens that one layer has read, with room for `block_size` of them.
 
-    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device; the first `length` count.
+    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device, `length` places in use.
     """
 
     def __init__(self, B: int, n_head: int, block_size: int, hs: int, like: torch.Tensor):

@@ -50,14 +50,13 @@ def training_bytes(config: NanoGPTConfig, B: int, T: int | None = None) -> dict[
     T = config.block_size if T is None else T
     V, C, L = config.vocab_size, config.n_embd, config.n_layer
     parameters = sum(parameter_counts(config).values())
-    block = (
-        (12 if config.activation == "relu" else 16) * C + config.n_head + 4
-    )  # sums of rows; mean and width
+    inputs = (12 if config.activation == "relu" else 16) * C  # of norms, matrices, attention, activation
+    sums = config.n_head + 4  # a sum for each row of attention weights; mean and width for each norm
     return {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "AdamW": 8 * parameters,
-        "activations": 4 * B * T * (L * block + 2 * C + 2 + V),
+        "activations": 4 * B * T * (L * (inputs + sums) + 2 * C + 2 + V),
     }
 
 

@@ -186,7 +186,7 @@ FAULTS = [
     ("one average for AdamW", '"AdamW": 8', '"AdamW": 4', {BYTES}),
     ("the input of ReLU kept", "(12 if config", "(16 if config", {BYTES}),
     ("the input of GELU not kept", "else 16) * C", "else 12) * C", {BYTES}),
-    ("all weights kept", "+ config.n_head + 4  #", "+ config.n_head * T + 4  #", {BYTES}),
+    ("all weights kept", "config.n_head + 4", "config.n_head * T + 4", {BYTES}),
     ("the batch forgotten", "4 * B * T * (L", "4 * T * (L", {BYTES}),
     ("logits not kept", "2 * C + 2 + V)", "2 * C + 2)", {BYTES}),
     ("keys alone", "return 2 * config.n_layer", "return config.n_layer", {CACHE}),
