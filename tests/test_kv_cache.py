@@ -78,7 +78,7 @@ def read_in(model: nn.Module, idx: torch.Tensor, cuts: list[int]) -> torch.Tenso
 
 
 def writes_chapter_06s_text(library, B, T, block_size, new):
-    """Token for token under the same seed, with each dial, from short prompts and from ones that don't fit."""
+    """Token for token under the same seed, with each dial, from short prompts and ones that don't fit."""
     model, idx = make(library, block_size), draw_ids(B, T)
     for how in ({}, {"temperature": 0.5}, {"top_k": 3}):
         expected = seeded(AutoregressiveModel.generate, model, idx, new, **how)
@@ -104,7 +104,7 @@ def keeps_rows_apart(library, B, T, block_size, new):
 
 
 def reads_each_token_once(library, B, T, block_size, new):
-    """Within the context: the prompt in one reading, then token after token, none twice and the last never."""
+    """Within the context: the prompt in one reading, then token after token, and the last never."""
     model, shown = make(library, 16), []
     model.token_embedding_table.register_forward_hook(lambda _, ids, out: shown.append(ids[0].shape[1]))
     model.generate(draw_ids(B, 5), 7)
@@ -335,7 +335,7 @@ def test_prompts_that_cannot_be():
         model.generate(draw_ids(2, 0), 3)
     with pytest.raises(ValueError, match=r"idx has shape \(3,\); expected two dimensions"):
         model.generate(torch.tensor([1, 2, 3]), 1)
-    with pytest.raises(TypeError, match="idx has dtype torch.float32; expected token ids"):
+    with pytest.raises(TypeError, match=r"idx has dtype torch\.float32; expected token ids"):
         model.generate(torch.zeros(1, 3), 1)
     for prompts in ([], [[1], []]):
         with pytest.raises(ValueError, match="expected at least one prompt, none of them empty"):
@@ -373,7 +373,8 @@ FAULTS = [
     ("values for keys", kv_cache, "return self.keys[", "return self.values[", {*WRITTEN, PIECES}),
     ("one cache for all rows", kv_cache, "return self.keys[:, :, :end]",
      "return self.keys[:1, :, :end].expand(B, -1, -1, -1)", {*WRITTEN, PIECES, ROWS}),
-    ("never cleared", kv_cache, "        self.length = 0\n\n\ndef", "        pass\n\n\ndef", {TEXT, KEEP, PADS}),
+    ("never cleared", kv_cache, "        self.length = 0\n\n\ndef", "        pass\n\n\ndef",
+     {TEXT, KEEP, PADS}),
     ("positions from 0", kv_cache, "torch.arange(seen, seen + T, device", "torch.arange(T, device",
      {*WRITTEN, PIECES}),
     ("positions off by one", kv_cache, "(columns - pad[:, None])", "(columns - pad[:, None] - 1)",
@@ -382,7 +383,8 @@ FAULTS = [
      {PADS}),
     ("mask from the first key", kv_cache, "causal_mask(seen + T)[seen:]", "causal_mask(seen + T)[:T]",
      {PIECES, PADS}),
-    ("filling is seen", kv_cache, "past & token[:, None] | own", "past & (token[:, None] | True) | own", {PADS}),
+    ("filling is seen", kv_cache, "past & token[:, None] | own",
+     "past & (token[:, None] | True) | own", {PADS}),
     ("the future is seen", kv_cache, "past & token[:, None] | own", "(past | True) & token[:, None] | own",
      {PIECES, PADS}),
     ("filled at the right", kv_cache, "[0] * (T - len(prompt)) + prompt", "prompt + [0] * (T - len(prompt))",
@@ -390,7 +392,8 @@ FAULTS = [
     ("the one that reaches it left out", kv_cache, "probs.cumsum(dim=-1) - probs", "probs.cumsum(dim=-1)",
      {NUCLEUS, DRAWN}),
     ("one too many", kv_cache, "probs.cumsum(dim=-1) - probs",
-     "(probs.cumsum(dim=-1) - probs).roll(1, dims=-1).index_fill(-1, torch.tensor([0]), 0)", {NUCLEUS, DRAWN}),
+     "(probs.cumsum(dim=-1) - probs).roll(1, dims=-1).index_fill(-1, torch.tensor([0]), 0)",
+     {NUCLEUS, DRAWN}),
     ("the unlikely first", kv_cache, "descending=True", "descending=False", {NUCLEUS, DRAWN}),
     ("left out in the wrong order", kv_cache,
      "(likelier >= top_p).scatter(-1, order, likelier >= top_p)", "likelier >= top_p", {NUCLEUS, DRAWN}),
@@ -405,14 +408,17 @@ FAULTS = [
      {KEEP}),
     ("one token too few kept", nanogpt, "start = read = end - keep", "start = read = end - max(1, keep - 1)",
      {TEXT, KEEP, PADS}),
-    ("always half the context", nanogpt, "start = read = end - keep", "start = read = end - self.block_size // 2",
+    ("always half the context", nanogpt, "start = read = end - keep",
+     "start = read = end - self.block_size // 2",
      {TEXT, KEEP, PADS}),
     ("read again at each step", nanogpt, "            read = end\n", "", {*WRITTEN, ONCE}),
-    ("last token not read", nanogpt, "            read = end\n", "            read = end + 1\n", {*WRITTEN, ONCE}),
+    ("last token not read", nanogpt, "            read = end\n", "            read = end + 1\n",
+     {*WRITTEN, ONCE}),
     ("drawn from the first place", nanogpt, "self.lm_head(x[:, -1])", "self.lm_head(x[:, 0])",
      {*WRITTEN, PIECES}),
     ("filling stays when the window moves", nanogpt, "(pad - start).clamp(min=0)", "pad", {PADS}),
-    ("no mask for several behind a past", nanogpt, "if T > 1 or pad is not None", "if pad is not None", {PIECES}),
+    ("no mask for several behind a past", nanogpt, "if T > 1 or pad is not None", "if pad is not None",
+     {PIECES}),
     ("no mask for filling", nanogpt, "if T > 1 or pad is not None", "if T > 1 and seen", {PADS}),
     ("all layers one cache", nanogpt, "caches and caches[i].extend", "caches and caches[0].extend",
      {*WRITTEN, PIECES, ROWS, ONCE}),

@@ -242,7 +242,7 @@ def test_a_copy_shares_no_weights():
 
 
 def test_it_is_in_the_courses_frame():
-    """Logits for all tokens, a loss with targets, None without; the cacheless generate of chapter 06 works."""
+    """Logits for all tokens, a loss with targets, None without; chapter 06's generate works."""
     model, idx = make(nanogpt), draw_ids(2, 5)
     logits, loss = model(idx)
     assert logits.shape == (2, 5, 11) and loss is None and model.block_size == 8
@@ -293,7 +293,7 @@ def test_ids_that_do_not_fit():
     model = make(nanogpt)
     with pytest.raises(ValueError, match="idx has rows of 9 tokens; expected at most block_size = 8"):
         model(draw_ids(1, 9))
-    with pytest.raises(TypeError, match="idx has dtype torch.float32; expected token ids"):
+    with pytest.raises(TypeError, match=r"idx has dtype torch\.float32; expected token ids"):
         model(torch.zeros(1, 3))
 
 
@@ -331,7 +331,8 @@ FAULTS = [
     ("attention dropout always", SDPA, SDPA.replace("dropout", "0.1"), {*SAME, CAUSAL, TIED, DROP, FAST}),
     ("attention dropout in eval mode too", "self.dropout if self.training else 0.0", "self.dropout", {DROP}),
     ("attention dropout never", "self.dropout if self.training else 0.0", "0.0", {DROP, FAST}),
-    ("attention dropout is dropout", "config.n_head, config.attention_dropout", "config.n_head, config.dropout",
+    ("attention dropout is dropout", "config.n_head, config.attention_dropout",
+     "config.n_head, config.dropout",
      {DROP, FAST}),
     ("untied", "if config.tied:", "if False:", {TIED, BIAS}),
     ("always tied", "if config.tied:", "if True:", {TIED, ELEVEN}),
@@ -343,10 +344,12 @@ FAULTS = [
     ("starts as torch does", "        initialise(self)\n", "", {START}),
     ("always ReLU", "ACTIVATIONS[config.activation]()", "nn.ReLU()", {BEND}),
     ("exact GELU for GPT-2's", 'partial(nn.GELU, approximate="tanh")', "nn.GELU", {BEND}),
-    ("biases in the norms always", "nn.LayerNorm(config.n_embd, bias=config.bias) for", "nn.LayerNorm(config.n_embd) for",
+    ("biases in the norms always", "nn.LayerNorm(config.n_embd, bias=config.bias) for",
+     "nn.LayerNorm(config.n_embd) for",
      {BIAS}),
     ("no norm at the end", "return self.ln(x)", "return x", {ELEVEN}),
-    ("norms in the wrong place", "self.sa(self.ln1(x), past, mask)", "self.sa(self.ln2(x), past, mask)", {ELEVEN}),
+    ("norms in the wrong place", "self.sa(self.ln1(x), past, mask)",
+     "self.sa(self.ln2(x), past, mask)", {ELEVEN}),
     ("no residual around the feed-forward", "return x + self.dropout(self.ffwd(self.ln2(x)))",
      "return self.dropout(self.ffwd(self.ln2(x)))", {ELEVEN}),
     ("embeddings not dropped", "        x = self.dropout(x)\n", "", {DROP}),

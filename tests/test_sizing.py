@@ -1,4 +1,4 @@
-"""Sizes by formula, chapter 13: parameters, operations and memory as the model has them; faults in the formulas.
+"""Sizes by formula, chapter 13: parameters, operations and memory as the model has them; planted faults.
 
 Each property is a function of an implementation: the module `sizing`, or a copy of it with one place of its
 source changed. The module passes them all; a planted fault fails exactly those that the table names.
@@ -48,7 +48,8 @@ def counts_every_parameter(library, configs):
         with torch.device("meta"):
             model = NanoGPT(config)
         names = {
-            "embeddings": "embedding", "attention": ".sa.", "feed-forward": ".ffwd.", "norms": ".ln", "logits": "lm_head",
+            "embeddings": "embedding", "attention": ".sa.", "feed-forward": ".ffwd.", "norms": ".ln",
+            "logits": "lm_head",
         }  # fmt: skip
         found = {
             part: sum(p.numel() for name, p in model.named_parameters() if word in name)
@@ -59,7 +60,7 @@ def counts_every_parameter(library, configs):
 
 
 def counts_torchs_operations(library, configs):
-    """Exactly what torch counts while the model runs, forward, and three times that with the backward pass."""
+    """Exactly what torch counts while the model runs; forward and backward are three times the forward."""
     for config in configs:
         for T in (config.block_size, 1 + config.block_size // 2):
             with torch.device("meta"):
