@@ -1,0 +1,152 @@
+"""Real models.
+
+Video 1:46:22.
+Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from lecture_lib.course.errors import CourseError
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+
+__all__ = [
+    "GPT2_NAMES",
+    "NANOGPT_SIZES",
+    "filled",
+    "from_gpt2",
+    "from_nanogpt",
+    "gpt2_name",
+    "load_gpt2",
+    "misfits",
+    "plain",
+    "sideways",
+    "to_gpt2",
+]
+
+GPT2_NAMES = {  # ours, and those of GPT-2 and nanoGPT
+    "token_embedding_table": "wte",
+    "position_embedding_table": "wpe",
+    "ln1": "ln_1",
+    "sa.qkv": "attn.c_attn",
+    "sa.proj": "attn.c_proj",
+    "ln2": "ln_2",
+    "ffwd.net.0": "mlp.c_fc",
+    "ffwd.net.2": "mlp.c_proj",
+    "body.ln": "ln_f",
+    "lm_head": "lm_head",
+}
+
+
+def gpt2_name(name: str) -> str:
+    """GPT-2's name of a tensor of `NanoGPT`: `body.blocks.3.sa.qkv.bias` is `h.3.attn.c_attn.bias`."""
+    layer, kind = name.rsplit(".", 1)
+    if not layer.startswith("body.blocks."):
+        return f"{GPT2_NAMES[layer]}.{kind}"
+    _, _, i, part = layer.split(".", 3)
+    return f"h.{i}.{GPT2_NAMES[part]}.{kind}"
+
+
+def sideways(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of that name of GPT-2's; the matrices of blocks turned, from or to `nn.Linear`'s layout."""
+    return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor
+
+
+def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state by bare names: without `torch.compile`'s prefix and `transformer.`, and without masks."""
+    bare = {name.removeprefix("_orig_mod.").removeprefix("transformer."): t for name, t in state.items()}
+    return {name: t for name, t in bare.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+
+
+def misfits(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
+    """What keeps a state with bare names from being that of a model that wants these tensors."""
+    shapes = {name: tuple(t.shape) for name, t in state.items() if name != "lm_head.weight"}
+    expected = {name: tuple(t.shape) for name, t in wanted.items()}
+    problems = [f"{name} {shapes[name]} is unknown" for name in shapes.keys() - expected]
+    problems += [f"{name} is missing, expected {expected[name]}" for name in expected.keys() - shapes]
+    for name in shapes.keys() & expected:
+        if shapes[name] != expected[name]:
+            problems.append(f"{name} has shape {shapes[name]}, expected {expected[name]}")
+    if not problems and not torch.equal(
+        state.get("lm_head.weight", state["wte.weight"]), state["wte.weight"]
+    ):
+        problems.append("lm_head.weight is not wte.weight, expected one matrix for both")
+    return sorted(problems)
+
+
+@torch.no_grad()
+def filled(model: NanoGPT, state: dict[str, torch.Tensor], turn: Callable) -> NanoGPT:
+    """`model`, in eval mode, with a state of bare names; ValueError for a misfit.
+
+    `turn(name, parameter)` is a view of the parameter in the state's layout.
+    """
+    names = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
+    wanted = {name: turn(name, parameter) for name, parameter in names.items()}
+    if problems := misfits(state, wanted):
+        raise ValueError(f"the weights don't fit {model.config}: {'; '.join(problems)}")
+    for name, parameter in wanted.items():
+        parameter.copy_(state[name])
+    return model.eval()
+
+
+def from_gpt2(state: dict[str, torch.Tensor], n_head: int | None = None) -> NanoGPT:
+    """GPT-2 from its state dict, as Hugging Face's `GPT2LMHeadModel` has it, with or without `transformer.`.
+
+    By default n_head = n_embd / 64, as in all published sizes. In eval mode. Raises ValueError, which names
+    each tensor that is missing, unknown, or of another shape than expected.
+    """
+    state = plain(state)
+    for name in ("wte.weight", "wpe.weight"):
+        if name not in state or state[name].dim() != 2:
+            raise ValueError(f"{name} is missing or no matrix; expected the state dict of a GPT-2")
+    (vocab_size, n_embd), block_size = state["wte.weight"].shape, len(state["wpe.weight"])
+    n_layer = len({name.split(".")[1] for name in state if name.startswith("h.")})
+    n_head = n_head or max(1, n_embd // 64)
+    config = NanoGPTConfig(vocab_size, block_size, n_embd, n_head, n_layer, activation="gelu_tanh")
+    return filled(NanoGPT(config), state, turn=sideways)
+
+
+def to_gpt2(model: NanoGPT) -> dict[str, torch.Tensor]:
+    """The state dict for Hugging Face's `GPT2LMHeadModel`, as copies; ValueError if it's no GPT-2."""
+    needed = {"bias": True, "tied": True, "activation": "gelu_tanh"}
+    found = {name: getattr(model.config, name) for name in needed}
+    if found != needed:
+        raise ValueError(f"the model has {found}; expected GPT-2's {needed}")
+    state = {gpt2_name(name): tensor for name, tensor in model.state_dict().items()}
+    state = {
+        name: sideways(name, t).clone(memory_format=torch.contiguous_format) for name, t in state.items()
+    }
+    return {name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in state.items()}
+
+
+NANOGPT_SIZES = ("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout", "bias")
+
+
+def from_nanogpt(checkpoint: dict) -> NanoGPT:
+    """The model in a checkpoint of nanoGPT, `torch.load("ckpt.pt", map_location="cpu", weights_only=True)`.
+
+    In eval mode. Raises ValueError, which names what is missing, unknown, or of another shape than expected.
+    """
+    for key in ("model", "model_args"):
+        if key not in checkpoint:
+            raise ValueError(f"the checkpoint has no {key!r}; expected nanoGPT's model and model_args")
+    sizes = checkpoint["model_args"]
+    if missing := [name for name in NANOGPT_SIZES if name not in sizes]:
+        raise ValueError(f"model_args has no {', '.join(missing)}; expected {', '.join(NANOGPT_SIZES)}")
+    config = NanoGPTConfig(
+        **{name: sizes[name] for name in NANOGPT_SIZES}, attention_dropout=sizes["dropout"]
+    )
+    return filled(NanoGPT(config), plain(checkpoint["model"]), turn=lambda name, parameter: parameter)
+
+
+def load_gpt2(path: Path) -> NanoGPT:
+    """GPT-2 from its published `model.safetensors`; CourseError if that's not what the file is."""
+    try:
+        return from_gpt2(safetensors.torch.load_file(path))
+    except OSError as error:
+        raise CourseError(f"cannot read {path}: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CourseError(f"{path} is not GPT-2's model.safetensors: {error}") from None

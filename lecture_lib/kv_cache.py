@@ -1,0 +1,90 @@
+"""Keys that needn't be computed twice.
+
+Video 1:46:22.
+Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from lecture_lib.self_attention import causal_mask
+
+__all__ = ["KVCache", "left_padded", "may_look", "nucleus", "positions"]
+
+
+class KVCache:
+    """Keys and values of the tokens that one layer has read, with room for `block_size` of them.
+
+    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device, `length` places in use.
+    """
+
+    def __init__(self, B: int, n_head: int, block_size: int, hs: int, like: torch.Tensor):
+        self.keys, self.values = (like.new_empty(B, n_head, block_size, hs) for _ in range(2))
+        self.length = 0
+
+    def extend(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append (B, n_head, T, hs) each; return all so far, (B, n_head, length, hs) each, as views.
+
+        Raises ValueError if they don't fit in.
+        """
+        start, end = self.length, self.length + k.shape[2]
+        B, n_head, room, hs = self.keys.shape
+        if end > room or k.shape != (B, n_head, end - start, hs):
+            fits = f"({B}, {n_head}, T, {hs}) with T at most {room - start}, the room that is left"
+            raise ValueError(f"k has shape {tuple(k.shape)}; expected {fits}")
+        self.keys[:, :, start:end], self.values[:, :, start:end] = k, v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self.length = 0
+
+
+def positions(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
+    """Where T new tokens stand that follow `seen` others: (B, T), counted from each row's first token.
+
+    `pad` (B,) is the number of columns at the left of each row that hold no token.
+    """
+    columns = torch.arange(seen, seen + T, device=pad.device)  # (T,)
+    return (columns - pad[:, None]).clamp(min=0)  # (T,) - (B, 1) -> (B, T)
+
+
+def may_look(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
+    """Which keys each of T new tokens may look at: (B, 1, T, seen + T), the same for all heads.
+
+    Its own past, without the filling; filling looks at itself, since a query must look at something.
+    """
+    past = causal_mask(seen + T)[seen:].to(pad.device)  # (T, seen + T)
+    own = torch.eye(seen + T, dtype=torch.bool, device=pad.device)[seen:]  # (T, seen + T)
+    token = torch.arange(seen + T, device=pad.device) >= pad[:, None]  # (B, seen + T)
+    return (past & token[:, None] | own)[:, None]  # (T, seen + T) & (B, 1, seen + T) -> (B, 1, T, seen + T)
+
+
+def nucleus(logits: torch.Tensor, top_p: float, temperature: float = 1.0) -> torch.Tensor:
+    """Logits (B, vocab_size) with -inf for all but the fewest tokens that together are as likely as `top_p`.
+
+    The likeliest come first, and the one that reaches `top_p` stays in (Holtzman et al. 2019, 3.1).
+    Probabilities are those at `temperature`. Raises ValueError unless 0 < top_p <= 1.
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; expected a share of the probability above 0, at most 1")
+    probs, order = F.softmax(logits / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
+    likelier = probs.cumsum(dim=-1) - probs  # (B, vocab_size): the share of those before
+    left_out = (likelier >= top_p).scatter(-1, order, likelier >= top_p)  # back in the vocabulary's order
+    return logits.masked_fill(left_out, float("-inf"))
+
+
+def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of any lengths as rows that end together: ids (B, T), zeros at the left, and `pad` (B,).
+
+    T is the longest one's length, `pad` the number of zeros in each row. ValueError for an empty prompt.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if not lengths or min(lengths) == 0:
+        raise ValueError(
+            f"the prompts have {lengths} tokens; expected at least one prompt, none of them empty"
+        )
+    T = max(lengths)
+    rows = [[0] * (T - len(prompt)) + prompt for prompt in prompts]
+    return torch.tensor(rows), T - torch.tensor(lengths)

@@ -1,0 +1,321 @@
+"""GPT-2's and nanoGPT's weights, chapter 13: in and out, against Hugging Face's own GPT-2; faults on the way.
+
+Each property is a function of an implementation: the module `gpt2_weights`, or a copy of it with one place of
+its source changed. The module passes them all; a planted fault fails exactly those that the table names.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import safetensors.torch
+import torch
+from faults import failed, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lecture_lib import gpt2_weights
+from lecture_lib.course.errors import CourseError
+from lecture_lib.gpt2_weights import from_gpt2, from_nanogpt, gpt2_name, load_gpt2, to_gpt2
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+from lecture_lib.sizing import PUBLISHED, parameter_counts
+
+transformers = pytest.importorskip("transformers")
+
+V, T = 31, 12
+TINY = NanoGPTConfig(V, T, n_embd=24, n_head=3, n_layer=2, activation="gelu_tanh")
+
+
+def draw_ids(B: int = 2) -> torch.Tensor:
+    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(7))
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """The same, in eval mode, with every tensor random, gains, shifts and biases too."""
+    torch.manual_seed(1337)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)
+    return model.eval()
+
+
+def hugging_face(config: NanoGPTConfig = TINY) -> torch.nn.Module:
+    """Hugging Face's GPT-2 of the same sizes, its dropouts off."""
+    sizes = transformers.GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.block_size,
+        n_embd=config.n_embd,
+        n_head=config.n_head,
+        n_layer=config.n_layer,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return transformers.GPT2LMHeadModel(sizes)
+
+
+@cache
+def theirs() -> torch.nn.Module:
+    return randomised(hugging_face())
+
+
+def ours(**changes) -> NanoGPT:
+    return randomised(NanoGPT(replace(TINY, **changes)))
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def nanogpts_checkpoint(model: NanoGPT, prefix: str = "") -> dict:
+    """What nanoGPT's training script would save: its names, written out, and torch's own layout."""
+    state = {
+        "wte.weight": model.token_embedding_table.weight,
+        "wpe.weight": model.position_embedding_table.weight,
+    }
+    for i, block in enumerate(model.body.blocks):
+        layers = {
+            "ln_1": block.ln1,
+            "attn.c_attn": block.sa.qkv,
+            "attn.c_proj": block.sa.proj,
+            "ln_2": block.ln2,
+            "mlp.c_fc": block.ffwd.net[0],
+            "mlp.c_proj": block.ffwd.net[2],
+        }
+        for name, layer in layers.items():
+            state |= {f"h.{i}.{name}.{kind}": tensor for kind, tensor in layer.state_dict().items()}
+    state |= {f"ln_f.{kind}": tensor for kind, tensor in model.body.ln.state_dict().items()}
+    state = {f"{prefix}transformer.{name}": tensor for name, tensor in state.items()}
+    state[f"{prefix}lm_head.weight"] = model.lm_head.weight
+    sizes = {name: getattr(model.config, name) for name in gpt2_weights.NANOGPT_SIZES}
+    return {"model": state, "model_args": sizes, "iter_num": 100, "config": {"dataset": "shakespeare"}}
+
+
+def refusal(library, state: dict) -> str:
+    """What `from_gpt2` says of a state that it doesn't take; empty if it takes it."""
+    try:
+        library.from_gpt2(state, n_head=3)
+    except (ValueError, KeyError) as error:
+        return str(error)
+    return ""
+
+
+# ---------------------------------------------------------------- the properties
+
+
+def loads_hugging_faces_gpt2(library):
+    """The same logits for all tokens, and the model is a GPT-2: tied, with biases, with its own GELU."""
+    model = library.from_gpt2(theirs().state_dict(), n_head=3)
+    with torch.no_grad():
+        close(model(draw_ids())[0], theirs()(draw_ids()).logits)
+    assert model.config == TINY and model.lm_head.weight is model.token_embedding_table.weight
+
+
+def goes_back_to_hugging_face(library):
+    """Our state loads there, strictly, and gives our logits; and theirs comes back as it was."""
+    model, other = ours(), hugging_face().eval()
+    other.load_state_dict(library.to_gpt2(model))
+    with torch.no_grad():
+        close(other(draw_ids()).logits, model(draw_ids())[0])
+    state = theirs().state_dict()
+    back = library.to_gpt2(from_gpt2(state, n_head=3))
+    assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
+    assert all(tensor.is_contiguous() for tensor in back.values())
+
+
+def loads_the_published_form(library):
+    """As on the hub: without `transformer.` and `lm_head`, and with the masks that old versions kept."""
+    state = {name.removeprefix("transformer."): t for name, t in theirs().state_dict().items()}
+    del state["lm_head.weight"]
+    state |= {"h.0.attn.bias": torch.ones(1, 1, T, T), "h.1.attn.masked_bias": torch.tensor(-1e4)}
+    model = library.from_gpt2(state, n_head=3)
+    assert torch.equal(model(draw_ids())[0], from_gpt2(theirs().state_dict(), n_head=3)(draw_ids())[0])
+
+
+def loads_nanogpts_checkpoints(library):
+    """With biases or without, compiled or not: the same logits."""
+    for bias in (True, False):
+        for prefix in ("", "_orig_mod."):
+            model = ours(bias=bias, activation="gelu", dropout=0.1, attention_dropout=0.1)
+            loaded = library.from_nanogpt(nanogpts_checkpoint(model, prefix))
+            assert torch.equal(loaded(draw_ids())[0], model(draw_ids())[0])
+            assert loaded.config == model.config and not loaded.training
+
+
+def refuses_what_does_not_fit(library):
+    """Missing, foreign, of another shape, on its side, untied: a ValueError that names the tensor."""
+    state, matrix = theirs().state_dict(), "transformer.h.1.mlp.c_fc.weight"
+    for change, message in (
+        ({"transformer.h.0.rotary": torch.zeros(3)}, r"h\.0\.rotary \(3,\) is unknown"),
+        ({matrix: state[matrix].T}, r"h\.1\.mlp\.c_fc\.weight has shape \(96, 24\), expected \(24, 96\)"),
+        ({"transformer.ln_f.bias": torch.zeros(7)}, r"ln_f\.bias has shape \(7,\), expected \(24,\)"),
+        ({"lm_head.weight": torch.zeros(V, 24)}, "lm_head.weight is not wte.weight"),
+    ):
+        assert re.search(message, refusal(library, state | change))
+    del state["transformer.h.1.ln_2.weight"]
+    assert re.search(r"h\.1\.ln_2\.weight is missing, expected \(24,\)", refusal(library, state))
+
+
+PROPERTIES = [
+    loads_hugging_faces_gpt2,
+    goes_back_to_hugging_face,
+    loads_the_published_form,
+    loads_nanogpts_checkpoints,
+    refuses_what_does_not_fit,
+]
+
+# ---------------------------------------------------------------- what is right passes
+
+
+@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
+def test_properties(holds):
+    holds(gpt2_weights)
+
+
+@settings(deadline=None, max_examples=5)
+@given(
+    n_head=st.integers(1, 3), hs=st.integers(1, 8), n_layer=st.integers(1, 3), block_size=st.integers(2, 9)
+)
+def test_any_size_of_gpt2(n_head, hs, n_layer, block_size):
+    sizes = NanoGPTConfig(V, block_size, n_head * hs, n_head, n_layer, activation="gelu_tanh")
+    reference = randomised(hugging_face(sizes))
+    model, idx = from_gpt2(reference.state_dict(), n_head), draw_ids()[:, :block_size]
+    with torch.no_grad():
+        close(model(idx)[0], reference(idx).logits)
+
+
+def test_continues_greedily_as_hugging_face_does():
+    """With the cache, past nothing: the same tokens as `GPT2LMHeadModel.generate` without drawing."""
+    model, idx = from_gpt2(theirs().state_dict(), n_head=3), draw_ids(1)[:, :4]
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    expected = theirs().generate(idx, attention_mask=torch.ones_like(idx), **options)
+    assert torch.equal(model.generate(idx, 8, top_k=1), expected)
+
+
+def test_heads_of_64_unless_told():
+    state = to_gpt2(NanoGPT(replace(TINY, n_embd=192)))
+    assert from_gpt2(state).config.n_head == 3
+
+
+def test_the_published_size_is_hugging_faces():
+    with torch.device("meta"):
+        count = hugging_face(PUBLISHED["GPT-2 124M"]).num_parameters()
+    assert count == sum(parameter_counts(PUBLISHED["GPT-2 124M"]).values()) == 124_439_808
+
+
+def test_names():
+    assert gpt2_name("body.blocks.11.ffwd.net.2.bias") == "h.11.mlp.c_proj.bias"
+    assert gpt2_name("token_embedding_table.weight") == "wte.weight"
+    assert gpt2_name("lm_head.weight") == "lm_head.weight"
+
+
+def test_what_is_given_away_is_a_copy():
+    model = ours()
+    for tensor in to_gpt2(model).values():
+        tensor.zero_()
+    assert model.lm_head.weight.abs().sum() > 0 and model.body.blocks[0].sa.qkv.weight.abs().sum() > 0
+
+
+def test_a_published_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = randomised(NanoGPT(replace(TINY, n_embd=64, n_head=1)))
+    state = {name.removeprefix("transformer."): t for name, t in to_gpt2(model).items()}
+    safetensors.torch.save_file(state, path)
+    assert torch.equal(load_gpt2(path)(draw_ids())[0], model(draw_ids())[0])
+
+
+# ---------------------------------------------------------------- what is wrong is refused
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_files_that_are_no_gpt2(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CourseError, match=r"model\.safetensors"):
+        load_gpt2(path)
+
+
+@pytest.mark.parametrize("changes", [{"bias": False}, {"tied": False}, {"activation": "gelu"}])
+def test_models_that_are_no_gpt2(changes):
+    (name, value), needed = *changes.items(), r"expected GPT-2's \{'bias': True"
+    with pytest.raises(ValueError, match=rf"'{name}': {value!r}.*{needed}"):
+        to_gpt2(ours(**changes))
+
+
+@pytest.mark.parametrize("state", [{}, {"wte.weight": torch.zeros(3), "wpe.weight": torch.zeros(2, 2)}])
+def test_states_that_are_no_gpt2(state):
+    with pytest.raises(
+        ValueError, match=r"wte\.weight is missing or no matrix; expected the state dict of a GPT-2"
+    ):
+        from_gpt2(state)
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(ValueError, match="n_embd is 24, n_head is 5; expected n_head to divide n_embd"):
+        from_gpt2(theirs().state_dict(), n_head=5)
+
+
+def test_checkpoints_that_are_not_nanogpts():
+    good = nanogpts_checkpoint(ours(activation="gelu"))
+    with pytest.raises(ValueError, match="the checkpoint has no 'model_args'; expected nanoGPT's"):
+        from_nanogpt({"model": good["model"]})
+    sizes = {name: size for name, size in good["model_args"].items() if name != "bias"}
+    with pytest.raises(ValueError, match="model_args has no bias; expected vocab_size, block_size"):
+        from_nanogpt(good | {"model_args": sizes})
+    with pytest.raises(ValueError, match=r"h\.1\..* is unknown"):
+        from_nanogpt(good | {"model_args": good["model_args"] | {"n_layer": 1}})
+    with pytest.raises(ValueError, match=r"c_attn\.weight has shape \(24, 72\), expected \(72, 24\)"):
+        from_nanogpt(good | {"model": to_gpt2(ours())})
+
+
+# ---------------------------------------------------------------- planted faults are caught
+
+IN, OUT, HUB, NANO, REFUSED = PROPERTIES
+TURN = 'return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor'
+
+# the fault, its place in the source, what it becomes, and all properties that must notice
+FAULTS = [
+    ("nothing turned", TURN, "return tensor", {IN, OUT, HUB, REFUSED}),
+    ("square matrices not turned", "tensor.dim() == 2 else",
+     "tensor.dim() == 2 and tensor.shape[0] != tensor.shape[1] else",
+     {IN, OUT, HUB}),
+    ("tables turned too", 'if name.startswith("h.") and tensor.dim() == 2', "if tensor.dim() == 2",
+     {IN, OUT, HUB, REFUSED}),
+    ("nanoGPT's turned too", 'plain(checkpoint["model"]), turn=lambda name, parameter: parameter)',
+     'plain(checkpoint["model"]), turn=sideways)', {NANO}),
+    ("turned, but only viewed in another shape", TURN,
+     'return tensor.reshape(tensor.T.shape) if name.startswith("h.") and tensor.dim() == 2 else tensor',
+     {IN, OUT, HUB}),
+    ("queries, keys, values in another order", "        parameter.copy_(state[name])\n",
+     '        parameter.copy_(state[name].roll(24, -1) if name.endswith("c_attn.bias") else state[name])\n',
+     {IN, HUB, NANO}),
+    ("the norms swapped", '"ln1": "ln_1"', '"ln1": "ln_2"', {IN, OUT, HUB, NANO, REFUSED}),
+    ("the two projections swapped", '"ffwd.net.2": "mlp.c_proj"', '"ffwd.net.2": "attn.c_proj"',
+     {IN, OUT, HUB, NANO, REFUSED}),
+    ("exact GELU for GPT-2", 'n_layer, activation="gelu_tanh")', 'n_layer, activation="gelu")', {IN, HUB}),
+    ("the compiler's prefix kept", '.removeprefix("_orig_mod.")', "", {NANO}),
+    ("`transformer.` needed", 'name.removeprefix("_orig_mod.").removeprefix("transformer."): t',
+     'name.removeprefix("_orig_mod.").split("transformer.")[1]: t', {IN, HUB, NANO, REFUSED}),
+    ("masks not left out", '(".attn.bias", ".attn.masked_bias")', '(".attn.masked_bias",)', {HUB}),
+    ("biases of the attention left out", '(".attn.bias", ', '("attn.bias", ".c_attn.bias", ',
+     {IN, HUB, NANO, REFUSED}),
+    ("nanoGPT's dropout forgotten", ', attention_dropout=sizes["dropout"]', "", {NANO}),
+    ("nanoGPT's biases forgotten",
+     '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout", "bias")',
+     '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")', {NANO}),
+    ("an untied head let through", "if not problems and not torch.equal", "if False and not torch.equal",
+     {REFUSED}),
+    ("foreign tensors let through", "for name in shapes.keys() - expected]", "for name in ()]", {REFUSED}),
+    ("missing tensors let through", "for name in expected.keys() - shapes]", "for name in ()]", {REFUSED}),
+    ("loaded in train mode", "return model.eval()", "return model", {NANO}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
+def test_a_planted_fault_is_caught(old, new, noticed_by):
+    assert failed(planted(gpt2_weights, old, new), PROPERTIES) == noticed_by
+
+
+def test_every_property_catches_a_fault():
+    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == set(PROPERTIES)
