@@ -279,7 +279,7 @@ class Trainer(LongRun):
             with self.precision():
                 losses = estimate_loss(self.model, self.splits, c)
             self.history.add(self.step, losses)
-            speed = f", {row['tokens_per_second']:,} tokens/s, MFU {row['mfu']:.0%}" if self.step else ""
+            speed = f", {row['tokens_per_second']:,} tokens/s, MFU {row['mfu']:.1%}" if self.step else ""
             print(
                 f"step {self.step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}{speed}"
             )
@@ -304,8 +304,7 @@ class Trainer(LongRun):
         """Leave the best model as the run's result: the first process does."""
         if self.processes.first:
             super().finish()
-            best = min(self.history.val)
-            print(f"best val loss {best:.4f}, in {self.folder / 'model'}.safetensors")
+            print(f"best val loss {min(self.history.val):.4f}")
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """A signal's handler: end between two steps, with the state saved. A second signal ends at once."""
@@ -398,7 +397,7 @@ def main(argv: list[str] | None = None) -> None:
         device = training_device(config.device)
         model = model.to(device)
         with joined_processes(device) as processes, spoken_by(processes):
-            print(f"{describe_device(device)}, processes: {processes.count}")
+            print(f"{describe_device(device)}, processes: {processes.count}, folder: {folder}")
             trainer = Trainer(
                 model, tokenizer, config, folder, facts, save_seconds=save_seconds, processes=processes
             )
