@@ -5,7 +5,7 @@ Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook
 """
 
 import argparse
-import csv
+import contextlib
 import io
 import math
 import os
@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -52,10 +52,8 @@ __all__ = [
     "command_line",
     "joined_processes",
     "new_model",
-    "own_gpu",
     "read_log",
     "reseed",
-    "spoken_by",
     "training_device",
 ]
 
@@ -64,8 +62,7 @@ BATCH, ESTIMATE, PIECES = range(3)  # what random numbers are for; piece i takes
 
 def reseed(seed: int, step: int, purpose: int) -> None:
     """Seed torch's generators from three numbers: what is drawn next depends on nothing else."""
-    mixed = np.random.SeedSequence((seed, step, purpose)).generate_state(1)
-    torch.manual_seed(int(mixed[0]))
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, purpose)).generate_state(1)[0]))
 
 
 @dataclass(frozen=True)
@@ -168,11 +165,9 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         log.write(",".join(str(row.get(column, "")) for column in COLUMNS) + "\n")
 
 
-def read_log(path: Path) -> dict[str, list[float]]:
-    """The columns of a log, equally long; what is empty is nan."""
-    with path.open(encoding="utf-8", newline="") as log:
-        rows = list(csv.DictReader(log))
-    return {column: [float(row[column] or "nan") for row in rows] for column in COLUMNS}
+def read_log(path: Path) -> np.ndarray:
+    """A log, by column: read_log(path)["loss"] has its value of each row, nan where it's empty."""
+    return np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
 
 
 @dataclass
@@ -193,8 +188,8 @@ class Trainer(LongRun):
         c, on_cuda = self.config, self.device.type == "cuda"
         if c.micro_batches % self.processes.count:
             raise CourseError(
-                f"micro_batches is {c.micro_batches}, and there are {self.processes.count} processes; expected "
-                f"a multiple of them that divides batch_size = {c.batch_size}, so that each has its share"
+                f"micro_batches is {c.micro_batches}, and there are {self.processes.count} processes; "
+                f"expected a multiple of them that divides batch_size = {c.batch_size}"
             )
         groups = weight_decay_groups(self.model, c.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, c.beta2), fused=True)
@@ -314,34 +309,25 @@ class Trainer(LongRun):
 
 def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> GPT:
     """The model that the script trains, started as GPT-2 is. `sizes` are fields of its configuration."""
-    config = GPTConfig(vocab_size=vocab_size, block_size=block_size, **sizes)
     torch.manual_seed(seed)
-    return initialise(GPT(config))
-
-
-def own_gpu(device: torch.device) -> torch.device:
-    """Of several GPUs of a machine, each process takes the one of its local number."""
-    if device.type != "cuda":
-        return device
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    return device
+    return initialise(GPT(GPTConfig(vocab_size=vocab_size, block_size=block_size, **sizes)))
 
 
 def training_device(name: str) -> torch.device:
-    """The device for a setting of that name: for a process of several, the GPU of its number, or the CPU.
+    """The device for a setting of that name. Of several processes, each takes a GPU, or all share the CPU.
 
     Raises CourseError for a device that this machine hasn't.
     """
-    several = "RANK" in os.environ  # torchrun tells each process who it is
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        device = choose_device()
-        return torch.device("cpu") if several and device.type == "mps" else own_gpu(device)
-    if not found[name]:
+    device = choose_device() if name == "auto" else torch.device(name)
+    if not found[device.type]:
         have = ", ".join(kind for kind, there in found.items() if there)
         raise CourseError(f"device is {name}, which this machine hasn't; expected auto, or one of: {have}")
-    return own_gpu(torch.device(name))
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    alone = "RANK" not in os.environ  # torchrun tells each process who it is
+    return device if alone or device.type == "cuda" else torch.device("cpu")
 
 
 @contextmanager
@@ -355,11 +341,6 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
-
-
-def spoken_by(processes: Processes) -> AbstractContextManager:
-    """Within it, only the first process prints."""
-    return nullcontext() if processes.first else redirect_stdout(io.StringIO())
 
 
 SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 64, "dropout": 0.0}  # of the model that the script builds
@@ -396,7 +377,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         device = training_device(config.device)
         model = model.to(device)
-        with joined_processes(device) as processes, spoken_by(processes):
+        with joined_processes(device) as processes, contextlib.ExitStack() as stack:
+            if not processes.first:  # only one speaks
+                stack.enter_context(redirect_stdout(io.StringIO()))
             print(f"{describe_device(device)}, processes: {processes.count}, folder: {folder}")
             trainer = Trainer(
                 model, tokenizer, config, folder, facts, save_seconds=save_seconds, processes=processes
