@@ -131,7 +131,7 @@ class LongRun:
             settings = state["settings"]
         except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise CourseError(
-                f"{self.state_file} is damaged, or not the state of a run ({error!r}); delete it to start anew"
+                f"{self.state_file} is damaged, or no state of a run ({error!r}); delete it to start anew"
             ) from None
         if settings != self.settings:
             raise CourseError(

@@ -1,4 +1,4 @@
-"""Weight decay, but not for all.
+"""The optimizer's recipe.
 
 Video 1:46:22.
 Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.

@@ -1,4 +1,4 @@
-"""How fast, and how fast could it be?.
+"""How fast it is, and how fast it could be.
 
 Video 1:46:22.
 Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.

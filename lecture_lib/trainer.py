@@ -1,4 +1,4 @@
-"""The same numbers, whoever draws them.
+"""The training script: the same numbers, whoever draws them.
 
 Video 1:46:22.
 Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.

@@ -578,6 +578,31 @@ def test_products_in_bfloat16_change_little(tmp_path):
     assert 0 < abs(losses["float32"] - losses["bfloat16"]) < 0.02
 
 
+# ---------------------------------------------------------------- shared weights
+
+
+def test_a_model_with_a_shared_matrix_is_trained_kept_and_resumed(tmp_path):
+    def tied() -> GPT:
+        model = make_model()
+        model.lm_head.weight = model.token_embedding_table.weight
+        return model
+
+    ends = []
+    for folder, at in (("whole", 99), ("cut", 9)):
+        run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+        unplug(run, at)
+        if at == 9:
+            with pytest.raises(Unplugged):
+                run.train(SPLITS)
+            run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+        run.train(SPLITS)
+        assert run.model.lm_head.weight is run.model.token_embedding_table.weight
+        ends.append(flat(run.model.parameters()))
+    assert torch.equal(*ends)
+    kept = safetensors.torch.load_file(tmp_path / "cut" / "model.safetensors")
+    assert torch.equal(kept["lm_head.weight"], kept["token_embedding_table.weight"])
+
+
 # ---------------------------------------------------------------- the script itself, in one process or two
 
 SCRIPT = trainer.TrainerConfig(8, 8, 24, 8, 2, 1e-2, 1e-3, warmup_iters=3, micro_batches=2, log_interval=4)
