@@ -25,7 +25,9 @@ def save_checkpoint(path: Path, model: GPT, tokenizer: CharTokenizer, facts: dic
     The JSON holds the model's configuration, the tokenizer's characters, the SHA-256 of the weights, and
     `facts`. Each file is moved into place as a whole.
     """
-    weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    # Copies, since a matrix that two layers share has two names, and the format holds no shared memory.
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(copies)
     digest = hashlib.sha256(weights).hexdigest()
     known = {"model": asdict(model.config), "characters": "".join(tokenizer.chars), "sha256": digest}
     with replacing(path.with_suffix(".safetensors")) as temporary:

@@ -7,14 +7,16 @@ Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, no
 import contextlib
 import copy
 import io
+import pickle
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
+from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.course.device import describe_device, describe_machine
 from lecture_lib.course.errors import CourseError
 from lecture_lib.course.files import replacing
@@ -78,9 +80,13 @@ class LongRun:
         if self.state_file.exists():
             self.restore()
         self.began = self.saved = time.monotonic()
-        train(self.model, splits, self.config, self.optimizer, self.history, self.step, self.before_step)
+        self.take_steps(splits)
         self.finish()
         return self.history
+
+    def take_steps(self, splits: dict[str, torch.Tensor]) -> None:
+        """The loop, from `step` to the end."""
+        train(self.model, splits, self.config, self.optimizer, self.history, self.step, self.before_step)
 
     def before_step(self, step: int, history: History) -> None:
         """Keep the best model, and now and then the state: called by `train`."""
@@ -119,12 +125,18 @@ class LongRun:
             torch.save(state, temporary)
 
     def restore(self) -> None:
-        """Take up the saved state; CourseError unless it was saved by a run with the same settings."""
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        if state["settings"] != self.settings:
+        """Take up the saved state; CourseError if it is damaged, or of a run with other settings."""
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            settings = state["settings"]
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise CourseError(
-                f"{self.state_file} was left by a run with other settings: {state['settings']}, here "
-                f"{self.settings}; finish that run, choose another run_name, or delete the file"
+                f"{self.state_file} is damaged, or no state of a run ({error!r}); delete it to start anew"
+            ) from None
+        if settings != self.settings:
+            raise CourseError(
+                f"{self.state_file} was left by a run with other settings: {settings}, here "
+                f"{self.settings}; finish that run, give this one another folder, or delete the file"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -135,7 +147,8 @@ class LongRun:
 
     def finish(self) -> None:
         """Make the best checkpoint the run's result, and remove what only an unfinished run needs."""
-        best, _, _ = load_checkpoint(self.folder / "unfinished")
+        best = copy.deepcopy(self.model)
+        best.load_state_dict(safetensors.torch.load_file(self.folder / "unfinished.safetensors"))
         sample = sample_text(best, self.tokenizer, max_new_tokens=500, seed=self.facts["seed"])
         self.keep("model", best, sample=sample)
         for leftover in (self.state_file, *self.folder.glob("unfinished.*")):

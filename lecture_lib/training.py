@@ -42,9 +42,10 @@ class TrainConfig:
     learning_rate: float = 1e-2  # of AdamW
 
     def __post_init__(self):
-        for name, value in vars(self).items():
+        for setting in fields(TrainConfig):  # a chapter that adds settings has rules of its own for them
+            value = getattr(self, setting.name)
             if not value > 0:
-                raise ValueError(f"{name} is {value}; expected a positive number")
+                raise ValueError(f"{setting.name} is {value}; expected a positive number")
 
 
 @contextmanager

@@ -1,0 +1,665 @@
+"""Chapter 13's training script: recipe, accumulation, resumption, logs and several processes."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from faults import failed, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from lecture_lib import long_run, recipe, throughput, trainer
+from lecture_lib.course.corpus import load_corpus
+from lecture_lib.course.errors import CourseError
+from lecture_lib.course.paths import ROOT
+from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.training import estimate_loss
+
+LETTERS = "\nabcdefghij"
+IDS = torch.randint(11, (400,), generator=torch.Generator().manual_seed(7))
+SPLITS = {"train": IDS[:40], "val": IDS[40:]}  # so little to learn from that the val loss soon rises
+EXACT = ("step", "lr", "loss", "grad_norm", "train", "val")  # the columns that are no speed
+QUICK = {
+    "batch_size": 8,
+    "block_size": 6,
+    "max_iters": 13,
+    "eval_interval": 4,
+    "eval_iters": 2,
+    "learning_rate": 0.1,
+    "min_lr": 0.01,
+    "warmup_iters": 3,
+    "grad_clip": 0.5,
+    "micro_batches": 2,
+    "log_interval": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_samples(monkeypatch):
+    """A run's closing sample takes longer than these runs."""
+    monkeypatch.setattr(long_run, "sample_text", lambda *_, **__: "")
+
+
+def make_model(**changes) -> GPT:
+    torch.manual_seed(1337)
+    sizes = {"vocab_size": 11, "block_size": 6, "n_embd": 8, "n_head": 1, "n_layer": 1, "dropout": 0.2}
+    return GPT(GPTConfig(**{**sizes, **changes}))
+
+
+def make(library, folder, *, dropout=0.2, save_seconds=300.0, processes=None, model=None, **changes):
+    """A trainer of a tiny model."""
+    config = library.TrainerConfig(**{**QUICK, **changes})
+    others = {"processes": processes} if processes else {}
+    return library.Trainer(
+        model or make_model(dropout=dropout),
+        CharTokenizer(LETTERS),
+        config,
+        Path(folder),
+        {"seed": 1337},
+        save_seconds=save_seconds,
+        **others,
+    )
+
+
+def flat(tensors) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def close(a, b, rtol=0.0, atol=1e-6):
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def at_each_step(run, look) -> None:
+    """Call look() right before the optimizer changes the parameters."""
+    step = run.optimizer.step
+
+    def watched():
+        look()
+        step()
+
+    run.optimizer.step = watched
+
+
+class Unplugged(Exception):
+    pass
+
+
+def unplug(run, at: int) -> None:
+    """End the run with an exception at its piece number `at`."""
+    seen = []
+
+    def hook(model, inputs):
+        if model.training:
+            seen.append(None)
+            if len(seen) > at:
+                raise Unplugged
+
+    run.model.register_forward_pre_hook(hook)
+
+
+# ---------------------------------------------------------------- the recipe: who decays
+
+
+def norms_and_biases_do_not_decay(library):
+    model = make_model()
+    decay = {id(p): group["weight_decay"] for group in library.weight_decay_groups(model, 0.3)
+             for p in group["params"]}  # fmt: skip
+    for name, p in model.named_parameters():
+        assert decay.get(id(p), 0.0) == (0.3 if p.dim() == 2 else 0.0), name
+
+
+def each_parameter_is_there_once(library):
+    model = make_model()
+    model.lm_head.weight = model.token_embedding_table.weight
+    grouped = [id(p) for group in library.weight_decay_groups(model, 0.3) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def frozen_parameters_are_left_out(library):
+    model = make_model()
+    model.token_embedding_table.weight.requires_grad_(False)
+    model.lm_head.bias.requires_grad_(False)
+    grouped = {id(p) for group in library.weight_decay_groups(model, 0.3) for p in group["params"]}
+    assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+# ---------------------------------------------------------------- the recipe: schedule
+
+
+def rates(library, warmup_iters=4, max_iters=11) -> list[float]:
+    return [library.warmup_cosine(step, 1.0, 0.1, warmup_iters, max_iters) for step in range(max_iters)]
+
+
+def warm_up_is_a_straight_line_to_the_top(library):
+    close(torch.tensor(rates(library)[:4]), torch.tensor([0.25, 0.5, 0.75, 1.0]))
+
+
+def last_step_has_the_lowest_rate(library):
+    for warmup_iters in (0, 1, 4, 10):
+        assert rates(library, warmup_iters)[-1] == pytest.approx(1.0 if warmup_iters == 11 else 0.1)
+
+
+def comes_down_along_half_a_cosine(library):
+    down = rates(library, warmup_iters=1, max_iters=5)  # by hand: cos of 45, 90, 135, 180 degrees
+    root = math.sqrt(0.5)
+    by_hand = [1.0, 0.55 + 0.45 * root, 0.55, 0.55 - 0.45 * root, 0.1]
+    close(torch.tensor(down), torch.tensor(by_hand))
+
+
+RECIPE = [
+    norms_and_biases_do_not_decay,
+    each_parameter_is_there_once,
+    frozen_parameters_are_left_out,
+    warm_up_is_a_straight_line_to_the_top,
+    last_step_has_the_lowest_rate,
+    comes_down_along_half_a_cosine,
+]
+VECTORS, ONCE, FROZEN, UP, LAST, DOWN = RECIPE
+DONE = "done = (step + 1 - warmup_iters) / (max_iters - warmup_iters)"
+RECIPE_FAULTS = [
+    ("all decay", '"weight_decay": 0.0', '"weight_decay": weight_decay', {VECTORS}),
+    ("none decays", '"weight_decay": weight_decay', '"weight_decay": 0.0', {VECTORS}),
+    ("vectors left out", "if p.dim() < 2", "if p.dim() < 1", {ONCE, FROZEN}),
+    ("vectors in both groups", "if p.dim() >= 2", "if p.dim() >= 1", {ONCE}),
+    ("shared ones twice", "model.parameters()",
+     "(p for m in model.modules() for p in m.parameters(recurse=False))", {ONCE}),
+    ("biases left out", "model.parameters() if p.requires_grad",
+     "model.parameters() if p.requires_grad and p.dim() > 1", {ONCE, FROZEN}),
+    ("frozen ones too", " if p.requires_grad", "", {FROZEN}),
+    ("warm-up from 0", "learning_rate * (step + 1)", "learning_rate * step", {UP, DOWN}),
+    ("warm-up never at the top", "/ warmup_iters", "/ (warmup_iters + 1)", {UP, DOWN}),
+    ("lowest rate never reached", DONE, DONE.replace("step + 1", "step"), {LAST, DOWN}),
+    ("lowest rate too early", DONE, DONE.replace("(max", "(max - 1".replace("max - 1", "-1 + max")),
+     {LAST, DOWN}),
+    ("down to 0", "min_lr + (learning_rate - min_lr)", "learning_rate", {LAST, DOWN}),
+    ("a straight line down", "(1 + math.cos(math.pi * done)) / 2", "(1 - done)", {DOWN}),
+    ("no warm-up", "step < warmup_iters", "step < 0", {UP}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("holds", RECIPE, ids=lambda holds: holds.__name__)
+def test_recipe(holds):
+    holds(recipe)
+
+
+@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in RECIPE_FAULTS])
+def test_a_planted_fault_in_the_recipe_is_caught(old, new, noticed_by):
+    assert failed(planted(recipe, old, new), RECIPE) == noticed_by
+
+
+@settings(deadline=None)
+@given(max_iters=st.integers(1, 60), data=st.data())
+def test_the_rate_rises_then_falls_and_stays_in_its_range(max_iters, data):
+    warmup_iters = data.draw(st.integers(0, max_iters - 1))
+    found = rates(recipe, warmup_iters, max_iters)
+    top = max(warmup_iters - 1, 0)
+    assert found[: top + 1] == sorted(found[: top + 1])
+    assert found[top:] == sorted(found[top:], reverse=True)
+    assert all(0 < rate <= 1 for rate in found) and found[-1] == pytest.approx(0.1)
+
+
+# ---------------------------------------------------------------- throughput
+
+
+@pytest.mark.parametrize(("n_layer", "n_head", "n_embd", "T"), [(1, 1, 4, 3), (2, 2, 8, 6), (3, 4, 16, 5)])
+def test_operations_are_what_torch_counts(n_layer, n_head, n_embd, T):
+    model = make_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T)
+    idx = IDS[: 2 * T].view(2, T)
+    with FlopCounterMode(display=False) as counter:
+        model(idx, idx)[1].backward()
+    assert counter.get_total_flops() == throughput.flops_per_token(model) * idx.numel()
+
+
+def test_the_peak_is_measured_once_and_plausible():
+    cpu = torch.device("cpu")
+    assert 1e8 < throughput.peak_flops(cpu, torch.float32) < 1e13
+    assert throughput.peak_flops(cpu, torch.float32) == throughput.peak_flops(cpu, torch.float32)
+    state = torch.get_rng_state()
+    throughput.peak_flops.__wrapped__(cpu, torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---------------------------------------------------------------- a run in one process
+
+
+def every_step_takes_the_clipped_gradient_of_the_whole_batch(library, folder):
+    run, lengths, batches = make(library, folder, dropout=0.0), [], set()
+
+    def look():
+        taken = flat(p.grad for p in run.model.parameters())
+        xb, yb = (torch.cat(pieces) for pieces in run.batch())  # (B, T), (B, T)
+        assert xb.shape == (8, 6)
+        batches.add(tuple(xb.flatten().tolist()))
+        whole = flat(torch.autograd.grad(run.model(xb, yb)[1], list(run.model.parameters())))
+        lengths.append(whole.norm().item())
+        close(taken, whole * min(1.0, 0.5 / lengths[-1]), atol=1e-5)
+        close(run.grad_norm, whole.norm(), rtol=1e-4)
+
+    at_each_step(run, look)
+    run.train(SPLITS)
+    assert len(lengths) == len(batches) == 13 and min(lengths) < 0.5 < max(lengths)  # both cases occurred
+
+
+def every_step_has_its_rate_and_groups_their_decay(library, folder):
+    run, found = make(library, folder, weight_decay=0.3), []
+    at_each_step(run, lambda: found.append({group["lr"] for group in run.optimizer.param_groups}))
+    run.train(SPLITS)
+    assert found == [{recipe.warmup_cosine(step, 0.1, 0.01, 3, 13)} for step in range(13)]
+    decay = {id(p): group["weight_decay"] for group in run.optimizer.param_groups for p in group["params"]}
+    assert {id(p): 0.3 * (p.dim() == 2) for p in run.model.parameters()} == decay
+
+
+def pieces_give_what_the_whole_batch_gives(library, folder):
+    ends, losses = [], []
+    for pieces in (1, 4):
+        run = make(library, Path(folder) / str(pieces), dropout=0.0, micro_batches=pieces, max_iters=6)
+        run.train(SPLITS)
+        ends.append(flat(run.model.parameters()))
+        log = trainer.read_log(run.log)
+        losses.append(torch.tensor(np.array([log["loss"], log["grad_norm"]])))
+    close(*ends, atol=1e-3)
+    close(*losses, rtol=1e-3)
+
+
+def resumed_like_whole(library, folder):
+    whole = make(library, Path(folder) / "whole", save_seconds=0)
+    whole.train(SPLITS)
+    cut = make(library, Path(folder) / "cut", save_seconds=0)
+    unplug(cut, at=2 * 7 + 1)  # the first of the two pieces of step 7 is lost
+    with pytest.raises(Unplugged):
+        cut.train(SPLITS)
+    resumed = make(library, Path(folder) / "cut", save_seconds=0)
+    torch.manual_seed(99)  # another process, another state of the generator
+    resumed.train(SPLITS)
+    assert resumed.history == whole.history
+    assert torch.equal(flat(whole.model.parameters()), flat(resumed.model.parameters()))
+
+
+def log_is_complete_also_after_an_interruption(library, folder):
+    """The plug is pulled five steps after the state was saved, and in the middle of a row of the log."""
+    run = make(library, folder)
+    unplug(run, at=2 * 11)
+    save = {6: run.save}
+    before_step = run.before_step
+
+    def save_once(step, history):
+        before_step(step, history)
+        save.get(step, lambda _: None)(step)
+
+    run.before_step = save_once
+    with pytest.raises(Unplugged):
+        run.train(SPLITS)
+    with run.log.open("a") as log:
+        log.write("1")  # of "12,0.01,...", cut short
+    resumed = make(library, folder)
+    resumed.train(SPLITS)
+    log = trainer.read_log(run.log)
+    rows = {column: log[column].tolist() for column in trainer.COLUMNS}
+    assert rows["step"] == [0, 3, 4, 6, 8, 9, 12, 13]
+    estimated = [step for step, val in zip(rows["step"], rows["val"], strict=True) if not math.isnan(val)]
+    assert estimated == resumed.history.steps == [0, 4, 8, 12, 13]
+    for column in ("lr", "loss", "grad_norm", "tokens_per_second", "mfu"):
+        assert [math.isnan(value) for value in rows[column]] == [True] + 7 * [False], column
+    assert rows["lr"][1:] == [
+        recipe.warmup_cosine(int(step) - 1, 0.1, 0.01, 3, 13) for step in rows["step"][1:]
+    ]
+
+
+def best_model_is_kept(library, folder):
+    """The result has the weights of the lowest estimate, here not the last one."""
+    run, at_estimate = make(library, folder, warmup_iters=0, max_iters=24), {}
+    record = run.record
+
+    def remember():
+        record()
+        if run.history.steps[-1] == run.step:
+            at_estimate[run.history.val[-1]] = flat(run.model.parameters()).clone()
+
+    run.record = remember
+    val = run.train(SPLITS).val
+    assert min(val) < val[-1]
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    assert torch.equal(flat(weights[name] for name, _ in run.model.named_parameters()), at_estimate[min(val)])
+    assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.json", "model.safetensors"]
+
+
+def estimates_are_of_the_same_batches_and_the_last_of_the_last_model(library, folder):
+    run = make(library, folder)
+    history = run.train(SPLITS)
+    library.reseed(1337, 0, library.ESTIMATE)
+    assert history.val[-1] == estimate_loss(run.model, SPLITS, run.config)["val"]
+    still = make(library, folder, max_iters=5, learning_rate=1e-30, min_lr=0.0, weight_decay=0.0)
+    assert len(set(still.train(SPLITS).val)) == 1
+
+
+# ---------------------------------------------------------------- several processes, one after the other
+
+
+class Apart(trainer.Processes):
+    """One of several processes that never meets the others."""
+
+    def parallel(self, model):
+        self.waits.append(0)
+
+        def no_sync():
+            self.waits[-1] += 1
+            return nullcontext()
+
+        model.no_sync = no_sync
+        return model
+
+    def mean(self, values):
+        return values
+
+    waits: list = []  # noqa: RUF012
+
+
+def ranks_share_one_batch_and_one_gradient(library, folder):
+    """The gradients of two processes, averaged, are the one process's, dropout included."""
+
+    def first_step(rank: int, count: int):
+        shares = planted_processes(library, rank, count)
+        run = make(library, folder, processes=shares, micro_batches=4)
+        run.splits, run.parallel = SPLITS, shares.parallel(run.model)
+        seen = []
+        run.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+        loss = run.accumulate()
+        return torch.cat(seen), flat(p.grad for p in run.model.parameters()), loss
+
+    rows, gradient, loss = first_step(0, 1)
+    assert rows.shape == (8, 6)
+    parts = [first_step(rank, 2) for rank in range(2)]
+    assert torch.equal(torch.cat([part[0] for part in parts]), rows)  # none twice, none left out
+    close(sum(part[1] for part in parts) / 2, gradient)
+    close(sum(part[2] for part in parts) / 2, loss)
+    assert Apart.waits == [0, 1, 1]  # of two pieces, the first one isn't talked about
+
+
+def planted_processes(library, rank: int, count: int):
+    """A process of the library under test, cut off from the others."""
+    if rank == 0 and count == 1:
+        Apart.waits.clear()
+    cut_off = {name: vars(Apart)[name] for name in ("parallel", "mean", "waits")}
+    return type("CutOff", (library.Processes,), cut_off)(rank, count)
+
+
+RUN = [
+    every_step_takes_the_clipped_gradient_of_the_whole_batch,
+    every_step_has_its_rate_and_groups_their_decay,
+    pieces_give_what_the_whole_batch_gives,
+    resumed_like_whole,
+    log_is_complete_also_after_an_interruption,
+    best_model_is_kept,
+    estimates_are_of_the_same_batches_and_the_last_of_the_last_model,
+    ranks_share_one_batch_and_one_gradient,
+]
+CLIPPED, RATES, PIECES, RESUMED, LOG, BEST, ESTIMATES, RANKS = RUN
+
+
+@pytest.mark.parametrize("holds", RUN, ids=lambda holds: holds.__name__)
+def test_run_properties(holds, tmp_path):
+    holds(trainer, tmp_path)
+
+
+BEFORE = "self.before_step(self.step, self.history)"
+RUN_FAULTS = [
+    ("pieces not divided", "[1] / len(mine)", "[1]", {CLIPPED, PIECES, RANKS}),
+    ("divided by all pieces", "[1] / len(mine)", "[1] / self.config.micro_batches", {RANKS}),
+    ("last piece alone", "piece.backward()", "self.model.zero_grad(); piece.backward()",
+     {CLIPPED, PIECES, RANKS}),
+    ("gradients never cleared", "self.optimizer.zero_grad(set_to_none=True)", "pass",
+     {CLIPPED, RESUMED}),
+    ("clipping unused", "c.grad_clip or math.inf", "math.inf", {CLIPPED}),
+    ("clipping before all pieces are added", "piece.backward()",
+     "piece.backward(); nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)",
+     {CLIPPED, PIECES, RANKS}),
+    ("the rate of the next step", "warmup_cosine(self.step,", "warmup_cosine(self.step + 1,", {RATES, LOG}),
+    ("the rate not set", 'group["lr"] = self.lr', "pass", {RATES}),
+    ("all parameters decay", "AdamW(groups,", 
+     "AdamW(self.model.parameters(), weight_decay=c.weight_decay, lr=", {RATES}),
+    ("the same batch at each step", "self.step, BATCH)", "0, BATCH)", {CLIPPED}),
+    ("dropout follows the past", 'reseed(self.facts["seed"], self.step, PIECES + i)', "pass", {RANKS}),
+    ("batch follows the past", '        reseed(self.facts["seed"], self.step, BATCH)', "        pass",
+     {CLIPPED, PIECES}),
+    ("ranks see the same pieces", "return range(self.rank * each, (self.rank + 1) * each)",
+     "return range(each)", {RANKS}),
+    ("ranks draw for themselves", "self.step, BATCH)", "self.step, 99 * self.processes.rank)", {RANKS}),
+    ("every piece is talked about", "i != mine[-1]", "False", {RANKS}),
+    ("no piece is talked about", "i != mine[-1]", "True", {RANKS}),
+    ("last model kept", BEFORE, 'self.keep("unfinished", self.model)', {BEST}),
+    ("rows twice after an interruption", "<= last]", "<= last + 4]", {LOG}),
+    ("rows lost after an interruption", "<= last]", "< last - 2]", {LOG}),
+    ("a cut row kept", 'line.endswith("\\n") and ', "", {LOG}),
+    ("log begun anew", "self.step if self.history.steps else -1", "-1", {LOG}),
+    ("begins again with step 0", "if not self.history.steps:", "if True:", {LOG}),
+    ("no estimate at the end", " or self.step == c.max_iters", "", {LOG, ESTIMATES}),
+    ("estimates follow the past", '            reseed(self.facts["seed"], 0, ESTIMATE)', "            pass",
+     {ESTIMATES}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in RUN_FAULTS])
+def test_a_planted_fault_in_a_run_is_caught(old, new, noticed_by, tmp_path):
+    noticed = set()
+    for i, holds in enumerate(RUN):
+        noticed |= failed(planted(trainer, old, new), [holds], folder=tmp_path / str(i))
+    assert noticed == noticed_by
+
+
+def test_every_property_catches_a_fault():
+    caught = set().union(*(noticed_by for *_, noticed_by in RECIPE_FAULTS + RUN_FAULTS))
+    assert caught | {RESUMED} == {*RECIPE, *RUN}
+
+
+@pytest.mark.parametrize("forgetful", [torch.optim.AdamW, GPT], ids=lambda kind: kind.__name__)
+def test_a_resumption_that_forgets_is_caught(forgetful, tmp_path, monkeypatch):
+    monkeypatch.setattr(forgetful, "load_state_dict", lambda *_: None)
+    assert failed(trainer, [RESUMED], folder=tmp_path) == {RESUMED}
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+def test_a_run_that_is_asked_to_stop_does_so_between_two_steps_with_its_state_saved(tmp_path, capsys):
+    whole = make(trainer, tmp_path / "whole")
+    whole.train(SPLITS)
+    asked = make(trainer, tmp_path / "cut")
+    at_each_step(asked, lambda: setattr(asked, "stopping", asked.step == 4))
+    with pytest.raises(KeyboardInterrupt):
+        asked.train(SPLITS)
+    assert "stopped before step 5; the same command goes on from there" in capsys.readouterr().out
+    resumed = make(trainer, tmp_path / "cut")
+    resumed.train(SPLITS)
+    assert "going on from step 5" in capsys.readouterr().out
+    assert torch.equal(flat(whole.model.parameters()), flat(resumed.model.parameters()))
+
+
+def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    run = make(trainer, tmp_path)
+    run.stop(signal.SIGTERM, None)
+    assert run.stopping and handlers == {signal.SIGTERM: signal.SIG_DFL}
+
+
+def test_an_interrupted_run_with_other_settings_is_refused(tmp_path):
+    cut = make(trainer, tmp_path, save_seconds=0)
+    unplug(cut, at=9)
+    with pytest.raises(Unplugged):
+        cut.train(SPLITS)
+    with pytest.raises(CourseError, match=r"other settings: .*'weight_decay': 0.1.*'weight_decay': 0.2"):
+        make(trainer, tmp_path, weight_decay=0.2).train(SPLITS)
+    state = tmp_path / "state.pt"
+    for damaged in (state.read_bytes()[:2000], b"", b"no state"):
+        state.write_bytes(damaged)
+        with pytest.raises(CourseError, match=r"state.pt is damaged.*delete it to start anew"):
+            make(trainer, tmp_path).train(SPLITS)
+
+
+# ---------------------------------------------------------------- settings and command line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected a positive number"),
+        ({"min_lr": 0.2}, "min_lr is 0.2, learning_rate is 0.001; expected min_lr to be at most that"),
+        ({"min_lr": -1.0}, "min_lr is -1.0; expected 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; expected 0 or more"),
+        ({"grad_clip": float("nan")}, "grad_clip is nan; expected 0 or more"),
+        ({"warmup_iters": 5000}, "warmup_iters is 5000, max_iters is 5000; expected a warm-up that ends"),
+        ({"micro_batches": 3}, "batch_size is 16, micro_batches is 3; expected micro_batches to divide"),
+        ({"micro_batches": 0}, "micro_batches is 0; expected at least 1"),
+        ({"log_interval": 0}, "log_interval is 0; expected at least 1"),
+        ({"device": "gpu"}, "device is 'gpu'; expected one of: auto, cuda, mps, cpu"),
+        ({"dtype": "float16"}, "dtype is 'float16'; expected one of: auto, float32, bfloat16"),
+        ({"compile": "yes"}, "compile is 'yes'; expected one of: auto, on, off"),
+    ],
+)
+def test_settings_that_cannot_work(wrong, message, capsys):
+    with pytest.raises(ValueError, match=message):
+        trainer.TrainerConfig(**wrong)
+    words = [word for name, value in wrong.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    with pytest.raises(SystemExit) as end:
+        trainer.main(words)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_processes_that_cannot_share(tmp_path):
+    with pytest.raises(
+        CourseError, match="micro_batches is 2, and there are 3 processes; expected a multiple"
+    ):
+        make(trainer, tmp_path, processes=trainer.Processes(0, 3))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there(tmp_path):
+    with pytest.raises(
+        SystemExit, match="trainer: device is cuda, which this machine hasn't; expected auto, or"
+    ):
+        trainer.main(["--device", "cuda", "--folder", str(tmp_path)])
+
+
+def test_a_model_that_cannot_be(capsys):
+    with pytest.raises(SystemExit):
+        trainer.main(["--n-head", "5"])
+    assert "n_embd is 64, n_head is 5" in capsys.readouterr().err
+
+
+def test_help_names_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        trainer.main(["--help"])
+    options = capsys.readouterr().out
+    for name in (*asdict(trainer.TrainerConfig()), *trainer.SIZES, "seed", "folder", "save_seconds"):
+        assert f"--{name.replace('_', '-')} " in options
+
+
+# ---------------------------------------------------------------- other precisions
+
+
+def test_products_in_bfloat16_change_little(tmp_path):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        run = make(trainer, tmp_path / dtype, dtype=dtype, max_iters=4, learning_rate=0.01)
+        losses[dtype] = run.train(SPLITS).val[-1]
+        assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+    assert 0 < abs(losses["float32"] - losses["bfloat16"]) < 0.02
+
+
+# ---------------------------------------------------------------- shared weights
+
+
+def test_a_model_with_a_shared_matrix_is_trained_kept_and_resumed(tmp_path):
+    def tied() -> GPT:
+        model = make_model()
+        model.lm_head.weight = model.token_embedding_table.weight
+        return model
+
+    ends = []
+    for folder, at in (("whole", 99), ("cut", 9)):
+        run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+        unplug(run, at)
+        if at == 9:
+            with pytest.raises(Unplugged):
+                run.train(SPLITS)
+            run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+        run.train(SPLITS)
+        assert run.model.lm_head.weight is run.model.token_embedding_table.weight
+        ends.append(flat(run.model.parameters()))
+    assert torch.equal(*ends)
+    kept = safetensors.torch.load_file(tmp_path / "cut" / "model.safetensors")
+    assert torch.equal(kept["lm_head.weight"], kept["token_embedding_table.weight"])
+
+
+# ---------------------------------------------------------------- the script itself, in one process or two
+
+SCRIPT = trainer.TrainerConfig(8, 8, 24, 8, 2, 1e-2, 1e-3, warmup_iters=3, micro_batches=2, log_interval=4)
+SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 16, "dropout": 0.2}
+
+
+def script(folder: Path, *launcher: str, **changes) -> subprocess.Popen:
+    """The script started as a process of its own, with SCRIPT's settings and SIZES."""
+    options = {**asdict(SCRIPT), **SIZES, "folder": folder, **changes}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, *launcher, "-m", "lecture_lib.trainer", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def here(folder: Path, config=SCRIPT, **how):
+    """The script's run in this process."""
+    text = load_corpus()
+    tokenizer = CharTokenizer(text)
+    model = trainer.new_model(tokenizer.vocab_size, config.block_size, SIZES, seed=1337)
+    facts = {"command": "python -m lecture_lib.trainer", "seed": 1337}
+    run = trainer.Trainer(model, tokenizer, config, folder, facts, **how)
+    run.train(split_data(torch.tensor(tokenizer.encode(text))))
+    return run
+
+
+def same_result(one: Path, other: Path, **tolerance: float) -> None:
+    weights = [safetensors.torch.load_file(folder / "model.safetensors") for folder in (one, other)]
+    close(*weights, **tolerance)
+    logs = [trainer.read_log(folder / "log.csv") for folder in (one, other)]
+    for column in EXACT:
+        close(*(torch.tensor(log[column]) for log in logs), **tolerance)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    here(tmp_path / "one")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = script(tmp_path / "two", *launcher)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    same_result(tmp_path / "one", tmp_path / "two", rtol=1e-4, atol=1e-5)
+    assert out.count("processes: 2") == 1 and out.count("step     0:") == 1  # only one speaks
+
+
+def test_a_process_that_is_terminated_goes_on_where_it_was(tmp_path):
+    long = replace(SCRIPT, max_iters=120, eval_interval=40)
+    here(tmp_path / "whole", long)
+    process = script(tmp_path / "cut", max_iters=120, eval_interval=40)
+    log, patience = tmp_path / "cut" / "log.csv", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 4):
+        assert process.poll() is None and time.monotonic() < patience
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "stopped before step" in out and err == ""
+    resumed = here(tmp_path / "cut", long)
+    assert len(resumed.history.steps) == 4
+    same_result(tmp_path / "whole", tmp_path / "cut", atol=0)
