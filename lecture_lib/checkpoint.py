@@ -6,6 +6,7 @@ Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, no
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lecture_lib.course.files import replacing, write_text
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.tokenization import CharTokenizer
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["build_gpt", "load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, model: GPT, tokenizer: CharTokenizer, facts: dict) -> None:
@@ -35,15 +36,21 @@ def save_checkpoint(path: Path, model: GPT, tokenizer: CharTokenizer, facts: dic
     write_text(path.with_suffix(".json"), json.dumps(known | facts, indent=1) + "\n")
 
 
-def load_checkpoint(path: Path) -> tuple[GPT, CharTokenizer, dict]:
+def build_gpt(sizes: dict) -> GPT:
+    """A GPT of the sizes that a checkpoint's JSON tells."""
+    return GPT(GPTConfig(**sizes))
+
+
+def load_checkpoint(path: Path, build: Callable = build_gpt) -> tuple[GPT, CharTokenizer, dict]:
     """Read what `save_checkpoint` wrote: the model, on the CPU and in eval mode, its tokenizer, the JSON.
 
+    `build` makes the model from the sizes in the JSON; a later kind of model has one of its own.
     Raises CourseError if a file is missing, truncated, foreign or does not fit the configuration.
     """
     card, file = path.with_suffix(".json"), path.with_suffix(".safetensors")
     try:
         known, weights = json.loads(card.read_text(encoding="utf-8")), file.read_bytes()
-        tokenizer, config = CharTokenizer(known["characters"]), GPTConfig(**known["model"])
+        tokenizer, model = CharTokenizer(known["characters"]), build(known["model"])
         digest = known["sha256"]
     except OSError as error:
         raise CourseError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -55,7 +62,6 @@ def load_checkpoint(path: Path) -> tuple[GPT, CharTokenizer, dict]:
             f"{file} ({len(weights):,} bytes) has SHA-256 {found[:12]}..., expected {digest[:12]}...: "
             f"truncated, or not the file that {card.name} was written with; fetch or train both again"
         )
-    model = GPT(config)
     try:
         model.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, safetensors.SafetensorError) as error:

@@ -27,6 +27,7 @@ __all__ = [
     "NanoBlock",
     "NanoGPT",
     "NanoGPTConfig",
+    "build_any",
     "carry_heads",
     "from_gpt",
     "split_heads",
@@ -267,3 +268,9 @@ def from_gpt(gpt: GPT) -> NanoGPT:
     for ours, theirs in pairs:
         ours.load_state_dict(theirs.state_dict())
     return model.train(gpt.training)
+
+
+def build_any(sizes: dict) -> GPT | NanoGPT:
+    """A model of the sizes in a checkpoint's JSON, chapter 11's or this one: for `load_checkpoint`."""
+    nano = sizes.keys() > asdict(GPTConfig()).keys()  # four choices more
+    return NanoGPT(NanoGPTConfig(**sizes)) if nano else GPT(GPTConfig(**sizes))

@@ -1,7 +1,7 @@
 """The optimizer's recipe.
 
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

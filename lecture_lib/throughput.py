@@ -1,7 +1,7 @@
 """How fast it is, and how fast it could be.
 
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
 from functools import cache
@@ -10,18 +10,14 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-__all__ = ["flops_per_token", "peak_flops"]
+from lecture_lib.sizing import forward_flops
+
+__all__ = ["peak_flops", "training_flops"]
 
 
-def flops_per_token(model: nn.Module) -> int:
-    """Floating-point operations that training `model` takes for each token, forward and backward.
-
-    6 for each weight of a linear layer, and 12 * n_layer * n_embd * block_size for the attention's two
-    products (Chowdhery et al. 2022, appendix B). `model.config` has these three sizes.
-    """
-    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
-    config = model.config
-    return 6 * weights + 12 * config.n_layer * config.n_embd * config.block_size
+def training_flops(model: nn.Module) -> int:
+    """Operations that training `model`, whose `config` tells its sizes, takes for each token."""
+    return 3 * sum(forward_flops(model.config).values())
 
 
 @cache

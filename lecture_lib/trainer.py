@@ -1,7 +1,7 @@
-"""The training script: the same numbers, whoever draws them.
+"""13b. nanoGPT's training script.
 
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from lecture_lib.course.device import choose_device, describe_device
 from lecture_lib.course.errors import CourseError
 from lecture_lib.course.files import write_text
 from lecture_lib.course.paths import OUT
-from lecture_lib.gpt import GPT, GPTConfig, initialise
 from lecture_lib.long_run import LongRun
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.recipe import warmup_cosine, weight_decay_groups
-from lecture_lib.throughput import flops_per_token, peak_flops
+from lecture_lib.throughput import peak_flops, training_flops
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import TrainConfig, config_parser, estimate_loss
 
@@ -204,7 +204,7 @@ class Trainer(LongRun):
         self.parallel = self.processes.parallel(torch.compile(self.model) if self.compiled else self.model)
         if self.processes.first:
             self.flops = (
-                flops_per_token(self.model) / self.processes.count / peak_flops(self.device, self.dtype)
+                training_flops(self.model) / self.processes.count / peak_flops(self.device, self.dtype)
             )
             begin_log(self.log, self.step if self.history.steps else -1)
         self.logged = (self.step, time.perf_counter())
@@ -307,10 +307,10 @@ class Trainer(LongRun):
         signal.signal(signum, signal.SIG_DFL)
 
 
-def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> GPT:
-    """The model that the script trains, started as GPT-2 is. `sizes` are fields of its configuration."""
+def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> NanoGPT:
+    """The model to train, without biases as nanoGPT's; `sizes` are fields of its configuration."""
     torch.manual_seed(seed)
-    return initialise(GPT(GPTConfig(vocab_size=vocab_size, block_size=block_size, **sizes)))
+    return NanoGPT(NanoGPTConfig(vocab_size=vocab_size, block_size=block_size, bias=False, **sizes))
 
 
 def training_device(name: str) -> torch.device:

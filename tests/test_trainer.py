@@ -23,7 +23,7 @@ from lecture_lib import long_run, recipe, throughput, trainer
 from lecture_lib.course.corpus import load_corpus
 from lecture_lib.course.errors import CourseError
 from lecture_lib.course.paths import ROOT
-from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import estimate_loss
 
@@ -40,7 +40,7 @@ QUICK = {
     "learning_rate": 0.1,
     "min_lr": 0.01,
     "warmup_iters": 3,
-    "grad_clip": 0.5,
+    "grad_clip": 0.8,
     "micro_batches": 2,
     "log_interval": 3,
 }
@@ -52,10 +52,11 @@ def no_samples(monkeypatch):
     monkeypatch.setattr(long_run, "sample_text", lambda *_, **__: "")
 
 
-def make_model(**changes) -> GPT:
+def make_model(**changes) -> NanoGPT:
     torch.manual_seed(1337)
     sizes = {"vocab_size": 11, "block_size": 6, "n_embd": 8, "n_head": 1, "n_layer": 1, "dropout": 0.2}
-    return GPT(GPTConfig(**{**sizes, **changes}))
+    sizes |= {"tied": False, "bias": False}
+    return NanoGPT(NanoGPTConfig(**{**sizes, **changes}))
 
 
 def make(library, folder, *, dropout=0.2, save_seconds=300.0, processes=None, model=None, **changes):
@@ -121,8 +122,7 @@ def norms_and_biases_do_not_decay(library):
 
 
 def each_parameter_is_there_once(library):
-    model = make_model()
-    model.lm_head.weight = model.token_embedding_table.weight
+    model = make_model(tied=True)
     grouped = [id(p) for group in library.weight_decay_groups(model, 0.3) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
@@ -215,11 +215,12 @@ def test_the_rate_rises_then_falls_and_stays_in_its_range(max_iters, data):
 
 @pytest.mark.parametrize(("n_layer", "n_head", "n_embd", "T"), [(1, 1, 4, 3), (2, 2, 8, 6), (3, 4, 16, 5)])
 def test_operations_are_what_torch_counts(n_layer, n_head, n_embd, T):
-    model = make_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T)
-    idx = IDS[: 2 * T].view(2, T)
-    with FlopCounterMode(display=False) as counter:
-        model(idx, idx)[1].backward()
-    assert counter.get_total_flops() == throughput.flops_per_token(model) * idx.numel()
+    with torch.device("meta"):  # where attention is made of products that torch counts
+        model = make_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T)
+        idx = torch.zeros(2, T, dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter:
+            model(idx, idx)[1].backward()
+    assert counter.get_total_flops() == throughput.training_flops(model) * idx.numel()
 
 
 def test_the_peak_is_measured_once_and_plausible():
@@ -244,12 +245,12 @@ def every_step_takes_the_clipped_gradient_of_the_whole_batch(library, folder):
         batches.add(tuple(xb.flatten().tolist()))
         whole = flat(torch.autograd.grad(run.model(xb, yb)[1], list(run.model.parameters())))
         lengths.append(whole.norm().item())
-        close(taken, whole * min(1.0, 0.5 / lengths[-1]), atol=1e-5)
+        close(taken, whole * min(1.0, 0.8 / lengths[-1]), atol=1e-5)
         close(run.grad_norm, whole.norm(), rtol=1e-4)
 
     at_each_step(run, look)
     run.train(SPLITS)
-    assert len(lengths) == len(batches) == 13 and min(lengths) < 0.5 < max(lengths)  # both cases occurred
+    assert len(lengths) == len(batches) == 13 and min(lengths) < 0.8 < max(lengths)  # both cases occurred
 
 
 def every_step_has_its_rate_and_groups_their_decay(library, folder):
@@ -463,7 +464,7 @@ def test_every_property_catches_a_fault():
     assert caught | {RESUMED} == {*RECIPE, *RUN}
 
 
-@pytest.mark.parametrize("forgetful", [torch.optim.AdamW, GPT], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("forgetful", [torch.optim.AdamW, NanoGPT], ids=lambda kind: kind.__name__)
 def test_a_resumption_that_forgets_is_caught(forgetful, tmp_path, monkeypatch):
     monkeypatch.setattr(forgetful, "load_state_dict", lambda *_: None)
     assert failed(trainer, [RESUMED], folder=tmp_path) == {RESUMED}
@@ -582,19 +583,14 @@ def test_products_in_bfloat16_change_little(tmp_path):
 
 
 def test_a_model_with_a_shared_matrix_is_trained_kept_and_resumed(tmp_path):
-    def tied() -> GPT:
-        model = make_model()
-        model.lm_head.weight = model.token_embedding_table.weight
-        return model
-
     ends = []
     for folder, at in (("whole", 99), ("cut", 9)):
-        run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+        run = make(trainer, tmp_path / folder, save_seconds=0, model=make_model(tied=True))
         unplug(run, at)
         if at == 9:
             with pytest.raises(Unplugged):
                 run.train(SPLITS)
-            run = make(trainer, tmp_path / folder, save_seconds=0, model=tied())
+            run = make(trainer, tmp_path / folder, save_seconds=0, model=make_model(tied=True))
         run.train(SPLITS)
         assert run.model.lm_head.weight is run.model.token_embedding_table.weight
         ends.append(flat(run.model.parameters()))
