@@ -23,8 +23,8 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "CausalSelfAttention",
-    "Decoder",
     "NanoBlock",
+    "NanoBody",
     "NanoGPT",
     "NanoGPTConfig",
     "build_any",
@@ -145,7 +145,7 @@ class NanoBlock(Block):
         return x + self.dropout(self.ffwd(self.ln2(x)))
 
 
-class Decoder(nn.Module):
+class NanoBody(nn.Module):
     """Dropout on the embeddings, `n_layer` blocks, and the last norm."""
 
     def __init__(self, config: NanoGPTConfig):
@@ -171,7 +171,7 @@ class NanoGPT(AutoregressiveModel):
     """
 
     def __init__(self, config: NanoGPTConfig):
-        super().__init__(config.vocab_size, config.block_size, config.n_embd, lambda: Decoder(config))
+        super().__init__(config.vocab_size, config.block_size, config.n_embd, lambda: NanoBody(config))
         self.config = config
         if config.tied:
             self.lm_head.weight, self.lm_head.bias = self.token_embedding_table.weight, None

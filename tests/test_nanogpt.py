@@ -17,11 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import nanogpt
+from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
+from lecture_lib.course.sampling import write_on
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
-from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt, split_heads
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, build_any, from_gpt, split_heads
 from lecture_lib.residual import ProjectedAttention
 from lecture_lib.single_head import AutoregressiveModel
+from lecture_lib.tokenization import CharTokenizer
+from lecture_lib.training import sample_text
 
 DOUBLE = torch.float64
 TINY = NanoGPTConfig(vocab_size=11, block_size=8, n_embd=12, n_head=3, n_layer=2)
@@ -248,6 +252,17 @@ def test_it_is_in_the_courses_frame():
     assert logits.shape == (2, 5, 11) and loss is None and model.block_size == 8
     assert isinstance(model, AutoregressiveModel) and model(idx, idx)[1].isfinite()
     assert AutoregressiveModel.generate(model, idx, 3).shape == (2, 8)
+
+
+@pytest.mark.parametrize("model", [NanoGPT(TINY), GPT(GPTConfig(11, 8, 12, 3, 2))], ids=["nanoGPT", "GPT"])
+def test_a_checkpoint_of_either_kind_comes_back_and_writes(model, tmp_path):
+    letters = CharTokenizer("\nabcdefghij")
+    save_checkpoint(tmp_path / "model", model, letters, {"val": 1.5})
+    loaded, _, _ = load_checkpoint(tmp_path / "model", build_any)
+    assert type(loaded) is type(model) and loaded.config == model.config
+    assert torch.equal(loaded(draw_ids(2, 8))[0], model.eval()(draw_ids(2, 8))[0])
+    written = write_on("abc", 20, checkpoint=tmp_path / "model")
+    assert written == sample_text(model, letters, 20, "abc")
 
 
 def test_the_same_state_after_saving_and_loading():
