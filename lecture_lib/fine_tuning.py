@@ -1,0 +1,78 @@
+"""The requests.
+
+Video 1:48:53.
+Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lecture_lib.gpt import GPT
+
+__all__ = [
+    "END",
+    "answer_features",
+    "answer_log_probs",
+    "answer_loss",
+    "answer_mask",
+    "log_probs_of",
+    "masked_mean",
+    "optimise",
+]
+
+END = 0  # the line end: the first character of the vocabulary, it ends an answer and fills its row
+
+
+def answer_mask(answers: torch.Tensor) -> torch.Tensor:
+    """True up to and including each row's first END, False for what only fills the row: (B, A) -> (B, A)."""
+    ends = (answers == END).int()
+    return ends.cumsum(dim=1) - ends == 0  # (B, A): no END before this token
+
+
+def answer_features(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """What the body makes of the text before each answer token: (B, P), (B, A) -> (B, A, n_embd)."""
+    idx = torch.cat([prompts, answers], dim=1)[:, :-1]  # (B, P + A - 1): the last token predicts nothing
+    return model.body(model.embed(idx))[:, prompts.shape[1] - 1 :]  # from the prompt's last token on
+
+
+def log_probs_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each token: logits (B, A, vocab_size), tokens (B, A) -> (B, A), in nats."""
+    return logits.log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
+
+
+def answer_log_probs(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each answer token, given all before it: (B, P), (B, A) -> (B, A)."""
+    return log_probs_of(model.lm_head(answer_features(model, prompts, answers)), answers)
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean over the places where the mask is True: (B, A), (B, A) -> ()."""
+    return (values * mask).sum() / mask.sum()
+
+
+def answer_loss(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the answers alone, in nats per token; prompts and filling cost nothing."""
+    return -masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))
+
+
+def optimise(
+    model: nn.Module, losses: Iterator[torch.Tensor], steps: int, learning_rate: float
+) -> list[float]:
+    """Take `steps` steps of AdamW on the losses as they come; returns them. Leaves the model in its mode.
+
+    The rate warms up over the first twentieth of the steps and falls to 0 at the end, both linearly.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
+    warm = max(1, steps // 20)
+    schedule = LambdaLR(optimizer, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
+    history = []
+    for _, loss in zip(range(steps), losses, strict=False):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        history.append(loss.item())
+    return history

@@ -1,0 +1,414 @@
+"""Chapter 14 up to the reward model: what must hold, and faults that would break it.
+
+Each property is a function of a module, `chatgpt`, `fine_tuning`, `rollout` or `reward_model`, or of a copy
+of it with one place of its source changed. The module passes its own; a planted fault fails exactly those
+that the table names.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from faults import failed, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from lecture_lib import chatgpt, fine_tuning, reward_model, rollout
+from lecture_lib.chatgpt import ANSWER_LENGTH, COUNTS, KINDS, PROMPT_LENGTH, Request
+from lecture_lib.course.corpus import load_corpus
+from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.tokenization import CharTokenizer
+
+VOCAB, P, A = 7, 3, 6
+ANSWERS = torch.tensor([[3, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6], [2, 2, 2, 2, 2, 0]])
+LENGTHS = [3, 2, 6, 6]  # with the line end; the third never ends
+PROMPTS = torch.tensor([[1, 2, 3], [0, 0, 1], [6, 5, 4], [2, 2, 2]])
+
+
+def make(dropout: float = 0.0, seed: int = 1337) -> GPT:
+    """A tiny GPT, in double precision, with weights large enough that every place matters."""
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(vocab_size=VOCAB, block_size=12, n_embd=8, n_head=2, n_layer=2, dropout=dropout))
+    return model.double()
+
+
+def close(actual, expected, atol: float = 1e-10) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+def whole_logits(model: GPT) -> torch.Tensor:
+    """The logits of each answer token, from the text as a whole: (4, A, VOCAB)."""
+    return model(torch.cat([PROMPTS, ANSWERS], dim=1))[0][:, P - 1 : -1]
+
+
+# ---------------------------------------------------------------- the requests
+
+
+def sentences_answer_requests(library):
+    found = library.sentences(
+        "KING:\nWhat say you? Not I, my lord.\nI never will, nor\nshall. Ha!\n\nA:\nO no, sir! "
+    )
+    assert found == ["Not I, my lord.", "O no, sir!", "What say you?"]
+    assert [library.request_of(s) for s in found] == [
+        library.Request("Say", "N", 4),
+        library.Request("Cry", "O", 3),
+        library.Request("Ask", "W", 3),
+    ]
+
+
+def prompts_are_of_one_length(library):
+    for kind in KINDS.values():
+        for count, word in COUNTS.items():
+            prompt = library.Request(kind, "Q", count).prompt
+            assert len(prompt) == PROMPT_LENGTH and prompt.strip() == f"{kind} in {word}: Q"
+            assert prompt.endswith("Q\n")
+
+
+def fulfils_to_the_letter(library):
+    request = library.Request("Ask", "W", 4)
+    assert library.fulfils(request, "What is the matter?")
+    for wrong in ("What is the matter.", "That is the matter?", "What is it?", "What is the matter", "", "?"):
+        assert not library.fulfils(request, wrong), wrong
+
+
+def quality_by_hand(library):
+    known = {"what", "is", "the", "matter", "why"}
+    request = library.Request("Ask", "W", 4)
+    best = dict.fromkeys(("kind", "letter", "count", "real", "fresh"), 1.0)
+    assert library.quality(request, "What is the matter?", known) == best
+    assert library.quality(request, "", known) == dict.fromkeys(best, 0.0)
+    other = library.quality(request, "Why, the blorp is what is!", known)
+    expected = {"kind": 0, "letter": 1, "count": 1 / 3, "real": 25 / 36, "fresh": 5 / 6}
+    assert other == pytest.approx(expected)
+    assert library.true_score(request, "Why, why the matter?", known) == pytest.approx(3 / 4)
+    assert library.true_score(request, "Why, why the matter.", known) == 0
+
+
+def answers_end_at_their_line_end(library):
+    tokenizer = CharTokenizer("\nabcdef")
+    assert library.answer_texts(tokenizer, ANSWERS) == ["cd", "e", "", "bbbbb"]
+
+
+def verdicts_follow_bradley_and_terry(library):
+    torch.manual_seed(0)
+    scores = torch.tensor([[0.9, 0.7, 0.4, 0.1]]).repeat(20_000, 1)
+    better, worse = library.compare(scores, sharpness=3.0).unbind(-1)
+    for pair, (i, j) in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]):
+        assert {i, j} == set(better[:, pair].tolist()) and (better[:, pair] + worse[:, pair] == i + j).all()
+        share = (better[:, pair] == i).double().mean().item()
+        assert abs(share - 1 / (1 + math.exp(-3 * (scores[0, i] - scores[0, j])))) < 0.015
+
+
+def interval_of_the_mean(library):
+    """About 1.96 standard errors to either side; the same for the same values, whatever the generator."""
+    values = torch.randn(400, generator=torch.Generator().manual_seed(3)) + 5
+    low, high = library.bootstrap_interval(values)
+    error = 1.96 * values.std().item() / 20
+    assert abs((high - low) / 2 - error) < 0.15 * error and abs((high + low) / 2 - values.mean()) < 0.02
+    torch.rand(3)
+    assert library.bootstrap_interval(values) == (low, high)
+
+
+# ---------------------------------------------------------------- supervised fine-tuning
+
+
+def mask_ends_with_the_answer(library):
+    assert library.answer_mask(ANSWERS).sum(dim=1).tolist() == LENGTHS
+    assert all(row[:n].all() for row, n in zip(library.answer_mask(ANSWERS), LENGTHS, strict=True))
+
+
+def log_probs_are_the_models(library):
+    model = make()
+    expected = torch.distributions.Categorical(logits=whole_logits(model)).log_prob(ANSWERS)
+    close(library.answer_log_probs(model, PROMPTS, ANSWERS), expected)
+
+
+def loss_is_that_of_the_answers(library):
+    model = make()
+    targets = ANSWERS.clone()
+    for row, n in zip(targets, LENGTHS, strict=True):
+        row[n:] = -100
+    expected = F.cross_entropy(whole_logits(model).flatten(0, 1), targets.flatten())
+    close(library.answer_loss(model, PROMPTS, ANSWERS), expected)
+
+
+def rate_warms_up_and_fades(library):
+    """With a constant gradient AdamW moves by the rate itself, so the way shows the schedule."""
+    lone = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(lone.weight)
+    places = []
+
+    def losses():
+        while True:
+            places.append(lone.weight.item())
+            yield lone.weight.sum()
+
+    history = library.optimise(lone, losses(), steps=40, learning_rate=0.1)
+    expected, place = [], 0.0
+    for step in range(40):
+        expected.append(place)
+        place -= 0.1 * min(1, (step + 1) / 2) * (1 - step / 40)
+    assert history == pytest.approx(expected, abs=1e-4) and places[:40] == pytest.approx(expected, abs=1e-4)
+    assert lone.weight.item() == pytest.approx(place, abs=1e-4)
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def memory_changes_nothing(library):
+    model = make().eval()
+    idx = torch.cat([PROMPTS, ANSWERS], dim=1)
+    for bites in ([9], [3, 1, 1, 4], [1] * 9):
+        memory = []
+        for end, bite in zip(torch.tensor(bites).cumsum(0), idx.split(bites, dim=1), strict=True):
+            close(library.extend(model, bite, memory), model(idx[:, :end])[0][:, -1])
+        assert len(memory) == 4 and all(k.shape == v.shape == (4, 9, 4) for k, v in memory)
+
+
+def answers_are_those_of_generate(library):
+    """The same draws as `generate`, up to each answer's end; then nothing but line ends."""
+    model = make().eval()
+    torch.manual_seed(5)
+    expected = model.generate(PROMPTS.repeat(8, 1), A)[:, P:]
+    torch.manual_seed(5)
+    answers = library.sample_answers(model, PROMPTS.repeat(8, 1), A)
+    for ours, theirs in zip(answers.tolist(), expected.tolist(), strict=True):
+        n = theirs.index(0) + 1 if 0 in theirs else A
+        assert ours == theirs[:n] + [0] * (A - n)
+    assert 0 < (answers == 0).any(dim=1).sum() < len(answers)
+
+
+def dropout_is_off_while_sampling(library):
+    model = make(dropout=0.5).train()
+    torch.manual_seed(5)
+    answers = library.sample_answers(model, PROMPTS, A)
+    assert model.training
+    torch.manual_seed(5)
+    assert torch.equal(answers, library.sample_answers(model.eval(), PROMPTS, A)) and not model.training
+
+
+# ---------------------------------------------------------------- the reward model
+
+
+def rewarding(library, opinion: bool = True):
+    model = library.RewardModel(make()).double()
+    if opinion:
+        nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(2))
+    return model
+
+
+def has_no_opinion_at_first(library):
+    rewards = rewarding(library, opinion=False)(PROMPTS, ANSWERS)
+    assert rewards.shape == (4,) and (rewards == rewards[0]).all()
+
+
+def reads_off_at_the_last_token(library):
+    model, body = rewarding(library), make()
+    x = body.body(body.embed(torch.cat([PROMPTS, ANSWERS], dim=1)))
+    last = torch.stack([x[i, P + n - 1] for i, n in enumerate(LENGTHS)])
+    close(model(PROMPTS, ANSWERS), model.head(last).squeeze(-1))
+
+
+def filling_does_not_matter(library):
+    model = rewarding(library)
+    short = ANSWERS[:2, :3]
+    close(model(PROMPTS[:2], short), model(PROMPTS[:2], ANSWERS[:2]))
+
+
+def leaves_the_model_alone(library):
+    model = make(dropout=0.5).train()
+    before = copy.deepcopy(model.state_dict())
+    judge = library.RewardModel(model).double()
+    nn.init.ones_(judge.head.weight)
+    assert torch.equal(judge(PROMPTS, ANSWERS), judge(PROMPTS, ANSWERS))  # no dropout
+    optimizer = torch.optim.SGD(judge.parameters(), lr=1.0)
+    judge(PROMPTS, ANSWERS).square().sum().backward()
+    optimizer.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def standard_answers_have_mean_0_and_std_1(library):
+    model = rewarding(library)
+    order = model(PROMPTS, ANSWERS).argsort()
+    for _ in range(2):  # twice, as the second time mean and standard deviation aren't 0 and 1
+        nn.init.normal_(model.head.bias)
+        model.standardise(model(PROMPTS, ANSWERS).detach())
+        rewards = model(PROMPTS, ANSWERS)
+        close(rewards.mean(), torch.zeros((), dtype=torch.float64))
+        close(rewards.std(), torch.ones((), dtype=torch.float64))
+    assert torch.equal(rewards.argsort(), order)
+
+
+def preference_loss_by_hand(library):
+    ahead, level = torch.tensor([math.log(3)]).double(), torch.zeros(1).double()
+    assert library.preference_loss(ahead, level).item() == pytest.approx(-math.log(3 / 4))
+    assert library.preference_loss(level, ahead).item() == pytest.approx(-math.log(1 / 4))
+    assert library.preference_loss(level, level).item() == pytest.approx(math.log(2))
+    assert library.preference_loss(ahead + 7, level + 7).item() == pytest.approx(-math.log(3 / 4))
+    both = library.preference_loss(torch.cat([ahead, level]), torch.cat([level, ahead])).item()
+    assert both == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2)
+
+
+def chosen_are_better_and_worse(library):
+    values = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]])
+    verdicts = torch.tensor([[[0, 1], [3, 2]], [[2, 0], [1, 3]]])
+    better, worse = library.chosen(values, verdicts)
+    assert better.tolist() == [[10, 13], [22, 21]] and worse.tolist() == [[11, 12], [20, 23]]
+
+
+PROPERTIES = {
+    chatgpt: [
+        sentences_answer_requests,
+        prompts_are_of_one_length,
+        fulfils_to_the_letter,
+        quality_by_hand,
+        answers_end_at_their_line_end,
+        verdicts_follow_bradley_and_terry,
+        interval_of_the_mean,
+    ],
+    fine_tuning: [
+        mask_ends_with_the_answer,
+        log_probs_are_the_models,
+        loss_is_that_of_the_answers,
+        rate_warms_up_and_fades,
+    ],
+    rollout: [memory_changes_nothing, answers_are_those_of_generate, dropout_is_off_while_sampling],
+    reward_model: [
+        has_no_opinion_at_first,
+        reads_off_at_the_last_token,
+        filling_does_not_matter,
+        leaves_the_model_alone,
+        standard_answers_have_mean_0_and_std_1,
+        preference_loss_by_hand,
+        chosen_are_better_and_worse,
+    ],
+}
+EACH = [(library, holds) for library, properties in PROPERTIES.items() for holds in properties]
+
+# ---------------------------------------------------------------- what is right passes
+
+
+@pytest.mark.parametrize(("library", "holds"), EACH, ids=lambda x: x.__name__.removeprefix("lecture_lib."))
+def test_properties(library, holds):
+    holds(library)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, VOCAB - 1), min_size=A, max_size=A))
+def test_the_mask_of_any_answer(row):
+    n = row.index(0) + 1 if 0 in row else A
+    assert fine_tuning.answer_mask(torch.tensor([row]))[0].tolist() == [True] * n + [False] * (A - n)
+
+
+def test_the_corpus_answers_the_requests():
+    text = load_corpus()
+    known = set(chatgpt.words(text))
+    found = chatgpt.sentences(text)
+    assert len(found) > 2_000 and CharTokenizer(text).stoi["\n"] == fine_tuning.END
+    for sentence in found:
+        request = chatgpt.request_of(sentence)
+        assert len(sentence) < ANSWER_LENGTH and chatgpt.fulfils(request, sentence)
+        parts = chatgpt.quality(request, sentence, known)
+        assert all(parts[name] == 1 for name in ("kind", "letter", "count", "real")), sentence
+
+
+def test_what_is_asked_for_is_worth_most():
+    """Whatever is wrong with an answer costs something: no one trick serves two requests."""
+    known = {"what", "is", "the", "matter"}
+    best = chatgpt.true_score(Request("Ask", "W", 4), "What is the matter?", known)
+    others = [Request("Cry", "W", 4), Request("Ask", "M", 4), Request("Ask", "W", 5)]
+    assert best == 1 and all(chatgpt.true_score(r, "What is the matter?", known) < 0.7 for r in others)
+
+
+# ---------------------------------------------------------------- planted faults are caught
+
+FAULTS = [
+    ("any number of words", chatgpt, " and len(s.split()) in COUNTS", "", {sentences_answer_requests}),
+    ("padded behind", chatgpt, '.rjust(PROMPT_LENGTH, "\\n")', '.ljust(PROMPT_LENGTH, "\\n")',
+     {prompts_are_of_one_length}),
+    ("kind forgotten", chatgpt, "answer[-1] in KINDS and request_of(answer) == request",
+     "request_of(answer[:-1] + '?') == request", {fulfils_to_the_letter}),
+    ("summed, not multiplied", chatgpt, "math.prod(quality(request, answer, known).values())",
+     "sum(quality(request, answer, known).values()) / 5", {quality_by_hand}),
+    ("words unknown", chatgpt, "word in known", "True", {quality_by_hand}),
+    ("the unended are shown", chatgpt, ' if "\\n" in text else ""', "", {answers_end_at_their_line_end}),
+    ("verdicts without noise", chatgpt, "torch.rand_like(first) <", "0.5 <",
+     {verdicts_follow_bradley_and_terry}),
+    ("verdicts upside down", chatgpt, "torch.sigmoid(sharpness * (first - second))",
+     "torch.sigmoid(sharpness * (second - first))",
+     {verdicts_follow_bradley_and_terry}),
+    ("sharpness ignored", chatgpt, "torch.sigmoid(sharpness * (", "torch.sigmoid(1.0 * (",
+     {verdicts_follow_bradley_and_terry}),
+    ("half of the interval", chatgpt, "[0.025, 0.975]", "[0.25, 0.75]", {interval_of_the_mean}),
+    ("a global generator", chatgpt, ", generator=generator", "", {interval_of_the_mean}),
+    ("line end not learned", fine_tuning, "ends.cumsum(dim=1) - ends == 0", "ends.cumsum(dim=1) == 0",
+     {mask_ends_with_the_answer, loss_is_that_of_the_answers}),
+    ("filling counts", fine_tuning, "ends.cumsum(dim=1) - ends == 0", "ends == ends",
+     {mask_ends_with_the_answer, loss_is_that_of_the_answers}),
+    ("loss on the prompt", fine_tuning,
+     "-masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))",
+     "model(torch.cat([prompts, answers], 1)[:, :-1], torch.cat([prompts, answers], 1)[:, 1:])[1]",
+     {loss_is_that_of_the_answers}),
+    ("one place too late", fine_tuning, "[:, prompts.shape[1] - 1 :]", "[:, prompts.shape[1] :]",
+     {log_probs_are_the_models, loss_is_that_of_the_answers}),
+    ("one place too early", fine_tuning, "[:, prompts.shape[1] - 1 :]", "[:, prompts.shape[1] - 2 : -1]",
+     {log_probs_are_the_models, loss_is_that_of_the_answers}),
+    ("the prompt unread", fine_tuning, "torch.cat([prompts, answers], dim=1)[:, :-1]",
+     "torch.cat([prompts * 0, answers], dim=1)[:, :-1]",
+     {log_probs_are_the_models, loss_is_that_of_the_answers}),
+    ("not normalised", fine_tuning, "logits.log_softmax(dim=-1)", "logits",
+     {log_probs_are_the_models, loss_is_that_of_the_answers}),
+    ("mean over all places", fine_tuning, "/ mask.sum()", "/ mask.numel()", {loss_is_that_of_the_answers}),
+    ("loss upside down", fine_tuning, "return -masked_mean", "return masked_mean",
+     {loss_is_that_of_the_answers}),
+    ("rate does not fade", fine_tuning, " * (1 - step / steps)", "", {rate_warms_up_and_fades}),
+    ("rate does not warm up", fine_tuning, "steps // 20", "steps // 100", {rate_warms_up_and_fades}),
+    ("gradients pile up", fine_tuning, "optimizer.zero_grad(set_to_none=True)", "pass",
+     {rate_warms_up_and_fades}),
+    ("positions start anew", rollout, "torch.arange(past, T)", "torch.arange(idx.shape[1])",
+     {memory_changes_nothing, answers_are_those_of_generate}),
+    ("nothing remembered", rollout, "memory[:] = grown", "pass",
+     {memory_changes_nothing, answers_are_those_of_generate}),
+    ("mask of the start", rollout, "head.tril[past:T, :T]", "head.tril[: T - past, :T]",
+     {memory_changes_nothing, answers_are_those_of_generate}),
+    ("sees the future", rollout, "head.tril[past:T, :T]", "None", {memory_changes_nothing}),
+    ("every head the first one's past", rollout, "earlier[len(grown)]", "earlier[0]",
+     {memory_changes_nothing, answers_are_those_of_generate}),
+    ("dropout on in sampling", rollout, "with eval_mode(model):", "if True:",
+     {dropout_is_off_while_sampling}),
+    ("talks on after the end", rollout, "answers.where(answer_mask(answers), END)", "answers",
+     {answers_are_those_of_generate}),
+    ("opinions at first", reward_model, "nn.init.zeros_(self.head.weight)", "pass",
+     {has_no_opinion_at_first}),
+    ("read off before the end", reward_model, ".sum(dim=1) - 1", ".sum(dim=1) - 2",
+     {reads_off_at_the_last_token}),
+    ("read off at the filling", reward_model, "answer_mask(answers).sum(dim=1) - 1", "answers.shape[1] - 1",
+     {reads_off_at_the_last_token, filling_does_not_matter}),
+    ("shares the model's weights", reward_model, "copy.deepcopy(model).eval()", "model.eval()",
+     {leaves_the_model_alone}),
+    ("dropout on in the judge", reward_model, "copy.deepcopy(model).eval()", "copy.deepcopy(model)",
+     {leaves_the_model_alone}),
+    ("mean forgotten", reward_model, "- self.mean) / self.std", ") / self.std",
+     {standard_answers_have_mean_0_and_std_1}),
+    ("second time forgets the first", reward_model, "self.mean + self.std * rewards.mean()", "rewards.mean()",
+     {standard_answers_have_mean_0_and_std_1}),
+    ("likes the worse", reward_model, "better - worse", "worse - better", {preference_loss_by_hand}),
+    ("likes the sum", reward_model, "better - worse", "better + worse", {preference_loss_by_hand}),
+    ("probabilities, no logs", reward_model, "-F.logsigmoid(", "-torch.sigmoid(", {preference_loss_by_hand}),
+    ("better and worse swapped", reward_model, "better, worse = verdicts", "worse, better = verdicts",
+     {chosen_are_better_and_worse}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("library", "old", "new", "noticed_by"), [pytest.param(*fault[1:], id=fault[0]) for fault in FAULTS]
+)
+def test_a_planted_fault_is_caught(library, old, new, noticed_by):
+    assert failed(planted(library, old, new), PROPERTIES[library]) == noticed_by
+
+
+def test_every_property_catches_a_fault():
+    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == {holds for _, holds in EACH}

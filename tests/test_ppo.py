@@ -1,0 +1,353 @@
+"""PPO and DPO of chapter 14: what must hold, and faults that would break it.
+
+Each property is a function of the module `ppo` or `dpo`, or of a copy of it with one place of its source
+changed. The module passes its own; a planted fault fails exactly those that the table names.
+"""
+
+import copy
+import math
+from itertools import product
+
+import pytest
+import torch
+from faults import failed, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lecture_lib import dpo, ppo
+from lecture_lib.fine_tuning import answer_log_probs, answer_mask
+from lecture_lib.gpt import GPT, GPTConfig
+
+DOUBLE = torch.float64
+VOCAB, P, A = 5, 2, 4
+PROMPTS = torch.tensor([[1, 2], [3, 4]]).repeat(16, 1)
+MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
+
+
+def make(dropout: float = 0.0) -> GPT:
+    torch.manual_seed(1337)
+    return GPT(GPTConfig(vocab_size=VOCAB, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=dropout))
+
+
+def close(actual, expected, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+def constant(prompts, answers):
+    return torch.ones(len(answers))
+
+
+def trainer(library, score=constant, model: GPT | None = None, A: int = A, **config):
+    settings = {"learning_rate": 1e-2, "value_learning_rate": 1e-2, "beta": 0.0, "minibatch": 16, **config}
+    return library.PPO(model or make().eval(), score, A, library.PPOConfig(**settings))
+
+
+def moved(model: nn.Module) -> nn.Module:
+    """The model with noise on its weights, so that it's no longer what it was."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+# ---------------------------------------------------------------- rewards, advantages, loss
+
+
+def rewards_by_hand(library):
+    """The score on the last token, a price for moving away on every one, nothing on what fills the row."""
+    log_ratio = torch.tensor([[0.5, -1.0, 2.0, 9.0], [1.0, 9.0, 9.0, 9.0]])
+    rewards = library.token_rewards(torch.tensor([3.0, 4.0]), log_ratio, MASK, beta=0.1)
+    close(rewards, torch.tensor([[-0.05, 0.1, 2.8, 0.0], [3.9, 0.0, 0.0, 0.0]]))
+
+
+def advantages_by_hand(library):
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0, 7.0]]), torch.tensor([[0.2, 0.6, 0.8, 5.0]])
+    close(
+        library.estimate_advantages(rewards, values, MASK[:1], 1.0, 0.5), torch.tensor([[0.55, 0.3, 0.2, 0]])
+    )
+    # gamma 0.5: surprises 0.5 * 0.6 - 0.2 = 0.1, 0.5 * 0.8 - 0.6 = -0.2, 0.2, each faded by 0.25
+    expected = torch.tensor([[0.1 - 0.05 + 0.0125, -0.2 + 0.05, 0.2, 0.0]])
+    close(library.estimate_advantages(rewards, values, MASK[:1], 0.5, 0.5), expected)
+
+
+def right_values_are_never_surprised(library):
+    """A constant reward of 1 a token: whoever guesses 3, 2, 1 (or 1) has nothing to learn, for any lambda."""
+    values = torch.tensor([[3.0, 2.0, 1.0, 7.0], [1.0, 7.0, 7.0, 7.0]])
+    for lam in (0.0, 0.5, 1.0):
+        close(library.estimate_advantages(MASK.float(), values, MASK, 1.0, lam), torch.zeros(2, 4))
+
+
+def gain_by_hand(library):
+    for ratio, (advantage, below, within, above) in product(
+        (0.5, 0.9, 1.5), ((1.0, 0.5, 0.9, 1.2), (-2.0, -1.6, -1.8, -3.0))
+    ):
+        gain = {0.5: below, 0.9: within, 1.5: above}[ratio]
+        mask = torch.tensor([[True, False]])
+        log_probs = torch.tensor([[math.log(ratio) - 1, 3.0]])
+        old, advantages = torch.tensor([[-1.0, 0.0]]), torch.tensor([[advantage, 9.0]])
+        loss = library.clipped_loss(log_probs, old, advantages, mask, clip=0.2)
+        assert loss.item() == pytest.approx(-gain, abs=1e-6), (ratio, advantage)
+
+
+def whitened_over_the_answers_alone(library):
+    values = torch.tensor([[1.0, 2.0, 6.0, 1e3], [3.0, 1e3, 1e3, 1e3]])
+    inside = library.whitened(values, MASK)[MASK]
+    close(inside.mean(), torch.zeros(()))
+    close(inside.var(unbiased=False), torch.ones(()), atol=1e-5)
+
+
+# ---------------------------------------------------------------- the trainer
+
+
+def nothing_differs_before_the_first_step(library):
+    """KL 0, every ratio 1, for a model handed over in train mode, with dropout."""
+    start = trainer(library, model=make(dropout=0.5).train())
+    torch.manual_seed(1)
+    seen = start.collect(PROMPTS)
+    assert abs(seen.kl) < 1e-6 and seen.log_ratio.abs().max() < 1e-6
+    ratio = (start.actor(seen.prompts, seen.answers)[0] - seen.log_probs).exp()
+    close(ratio, torch.ones_like(ratio))
+
+
+def rollout_notes_what_was(library):
+    """Log-probabilities of the policy, their ratio to the reference, a KL over the answers' own tokens."""
+    start = trainer(library, lambda p, a: (p[:, 0] + a[:, 0]).float())
+    moved(start.actor.policy)
+    torch.manual_seed(1)
+    seen = start.collect(PROMPTS)
+    ours, theirs = (answer_log_probs(m, PROMPTS, seen.answers) for m in (start.actor.policy, start.reference))
+    close(seen.log_probs, ours)
+    close(seen.log_ratio, ours - theirs)
+    assert seen.answers.shape == (32, A) and torch.equal(seen.mask, answer_mask(seen.answers))
+    assert torch.equal(seen.scores, (PROMPTS[:, 0] + seen.answers[:, 0]).float())
+    assert seen.kl == pytest.approx(((ours - theirs) * seen.mask).sum(1).mean().item(), abs=1e-5)
+    assert not any(getattr(seen, name).requires_grad for name in ("log_probs", "values", "log_ratio"))
+
+
+def reference_is_frozen(library):
+    model = make().eval()
+    before = copy.deepcopy(model.state_dict())
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), model)
+    torch.manual_seed(1)
+    for _ in range(3):
+        learner.update(learner.collect(PROMPTS))
+    for name, tensor in before.items():
+        assert torch.equal(tensor, learner.reference.state_dict()[name])
+        assert torch.equal(tensor, model.state_dict()[name])
+    assert any((tensor != learner.actor.policy.state_dict()[name]).any() for name, tensor in before.items())
+
+
+def best_arm_of_a_bandit_is_found(library):
+    """One token an answer, worth 1 if it is 3 after the first prompt, 4 after the second."""
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3 + (p[:, 0] == 3)).float(), A=1, learning_rate=2e-2)
+    torch.manual_seed(1)
+    for _ in range(12):
+        learner.update(learner.collect(PROMPTS))
+    probs = learner.actor.policy(PROMPTS[:2])[0][:, -1].softmax(dim=-1)
+    assert probs[0, 3] > 0.9 and probs[1, 4] > 0.9
+
+
+def value_of_a_constant_reward_is_learned(library):
+    learner = trainer(library, lambda p, a: torch.full((len(a),), 2.0), learning_rate=0.0, epochs=4,
+                      value_learning_rate=0.1, minibatch=32)  # fmt: skip
+    torch.manual_seed(1)
+    for _ in range(10):
+        learner.update(learner.collect(PROMPTS))
+    seen = learner.collect(PROMPTS)
+    assert (seen.values[seen.mask] - 2).abs().mean() < 0.2
+
+
+def price_pulls_back_to_the_reference(library):
+    """No reward, a price on KL: a policy that has gone astray comes nearer again."""
+    learner = trainer(library, lambda p, a: torch.zeros(len(a)), beta=1.0)
+    moved(learner.actor.policy)
+    torch.manual_seed(1)
+    astray = learner.collect(PROMPTS.repeat(8, 1)).kl
+    for _ in range(8):
+        learner.update(learner.collect(PROMPTS))
+    assert -0.05 < learner.collect(PROMPTS.repeat(8, 1)).kl < 0.6 * astray
+
+
+def values_bend_no_feature(library):
+    """With all advantages alike, whitened to 0, only the value head learns."""
+    learner = trainer(library, A=1)
+    before = copy.deepcopy(learner.actor.policy.state_dict())
+    torch.manual_seed(1)
+    learner.update(learner.collect(PROMPTS))
+    after = learner.actor.policy.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert learner.actor.value_head.weight.abs().sum() > 0
+
+
+def a_clipped_policy_stays_near(library):
+    """Many epochs on one batch: once the ratios have left 1 +- clip, nothing drives them further."""
+    learner = trainer(
+        library, lambda p, a: (a[:, 0] == 3).float(), A=1, epochs=30, minibatch=32, learning_rate=3e-3
+    )
+    torch.manual_seed(1)
+    seen = learner.collect(PROMPTS)
+    learner.update(seen)
+    ratio = (learner.actor(seen.prompts, seen.answers)[0] - seen.log_probs).exp()[seen.scores == 1]
+    assert 1.1 < ratio.mean() < 1.7
+
+
+# ---------------------------------------------------------------- DPO
+
+
+def dpo_by_hand(library):
+    loss = library.dpo_loss(torch.tensor([2.0]), torch.tensor([-1.0]), beta=0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.5)))
+    assert library.dpo_loss(torch.zeros(3), torch.zeros(3), beta=0.5).item() == pytest.approx(math.log(2))
+
+
+def ratio_is_of_whole_answers(library):
+    model = make().eval().double()
+    answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
+    logits = model(torch.cat([PROMPTS[:2], answers], dim=1))[0][:, P - 1 : -1]
+    each = torch.distributions.Categorical(logits=logits).log_prob(answers)
+    expected = torch.stack([each[0, :3].sum(), each[1, :2].sum()]) - torch.tensor([-1.0, -2.0])
+    actual = library.answer_log_ratio(model, PROMPTS[:2], answers, torch.tensor([-1.0, -2.0]))
+    close(actual, expected, atol=1e-10)
+    close(
+        library.answer_log_ratio(model, PROMPTS[:2], answers, expected + torch.tensor([-1.0, -2.0])),
+        0 * expected,
+    )
+
+
+def a_step_prefers_the_better(library):
+    """From the start, a step raises the better answer's log-ratio and lowers the worse one's."""
+    model = make().eval()
+    answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
+    same = PROMPTS[:1].repeat(2, 1)
+    with torch.no_grad():
+        reference = library.answer_log_ratio(model, same, answers, torch.zeros(2))
+    better, worse = library.answer_log_ratio(model, same, answers, reference)
+    loss = library.dpo_loss(better, worse, beta=0.1)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    better, worse = library.answer_log_ratio(model, same, answers, reference)
+    assert better > 0 > worse
+
+
+PROPERTIES = {
+    ppo: [
+        rewards_by_hand,
+        advantages_by_hand,
+        right_values_are_never_surprised,
+        gain_by_hand,
+        whitened_over_the_answers_alone,
+        nothing_differs_before_the_first_step,
+        rollout_notes_what_was,
+        reference_is_frozen,
+        best_arm_of_a_bandit_is_found,
+        value_of_a_constant_reward_is_learned,
+        price_pulls_back_to_the_reference,
+        values_bend_no_feature,
+        a_clipped_policy_stays_near,
+    ],
+    dpo: [dpo_by_hand, ratio_is_of_whole_answers, a_step_prefers_the_better],
+}
+EACH = [(library, holds) for library, properties in PROPERTIES.items() for holds in properties]
+
+# ---------------------------------------------------------------- what is right passes
+
+
+@pytest.mark.parametrize(("library", "holds"), EACH, ids=lambda x: x.__name__.removeprefix("lecture_lib."))
+def test_properties(library, holds):
+    holds(library)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 6), st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**6))
+def test_advantages_are_the_sum_of_the_equation(T, gamma, lam, seed):
+    """Schulman et al. 2016, equation 16, term by term."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards, values = torch.randn(2, 1, T, generator=generator, dtype=DOUBLE)
+    following = [*values[0, 1:].tolist(), 0.0]
+    deltas = [rewards[0, t].item() + gamma * following[t] - values[0, t].item() for t in range(T)]
+    expected = [sum((gamma * lam) ** k * deltas[t + k] for k in range(T - t)) for t in range(T)]
+    ours = ppo.estimate_advantages(rewards, values, torch.ones(1, T, dtype=torch.bool), gamma, lam)
+    close(ours, torch.tensor([expected], dtype=DOUBLE), atol=1e-10)
+
+
+def test_with_lambda_1_the_advantage_is_what_came_minus_what_was_guessed():
+    rewards, values = torch.randn(2, 3, 4, dtype=DOUBLE)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    came = rewards.flip(1).cumsum(1).flip(1)
+    close(ppo.estimate_advantages(rewards, values, mask, 1.0, 1.0), came - values, atol=1e-10)
+
+
+# ---------------------------------------------------------------- planted faults are caught
+
+(REWARDS, ADVANTAGES, RIGHT, GAIN, WHITE, START, NOTES, FROZEN, BANDIT, VALUE, PRICE, BEND, NEAR) = (
+    PROPERTIES[ppo]
+)
+DPO_HAND, DPO_RATIO, DPO_STEP = PROPERTIES[dpo]
+
+FAULTS = [
+    ("KL sign flipped", ppo, "(-beta * log_ratio * mask)", "(beta * log_ratio * mask)", {REWARDS, PRICE}),
+    ("reward on the first token", ppo, "last, scores[:, None]", "last * 0, scores[:, None]",
+     {REWARDS, VALUE}),
+    ("reward on the filling", ppo, "mask.sum(dim=1, keepdim=True) - 1",
+     "mask.sum(dim=1, keepdim=True) * 0 + mask.shape[1] - 1", {REWARDS, VALUE}),
+    ("KL of the filling", ppo, "(-beta * log_ratio * mask)", "(-beta * log_ratio)", {REWARDS}),
+    ("values after the end", ppo, "values = values * mask", "values = values * 1",
+     {ADVANTAGES, RIGHT, VALUE}),
+    ("surprise at the filling", ppo, "- values) * mask", "- values)", {ADVANTAGES}),
+    ("from the front", ppo, "in reversed(range(rewards.shape[1]))", "in range(rewards.shape[1])",
+     {ADVANTAGES, VALUE}),
+    ("no fading", ppo, "gamma * lam * ahead", "gamma * ahead", {ADVANTAGES}),
+    ("next value forgotten", ppo, "gamma * following - values", "- values", {ADVANTAGES, RIGHT, VALUE}),
+    ("clip unused", ppo, "ratio.clamp(1 - clip, 1 + clip)", "ratio", {GAIN, NEAR}),
+    ("maximum, not minimum", ppo, "torch.minimum(", "torch.maximum(", {GAIN, BANDIT, NEAR}),
+    ("loss upside down", ppo, "return -masked_mean(gain, mask)", "return masked_mean(gain, mask)",
+     {GAIN, BANDIT, PRICE, NEAR}),
+    ("ratio upside down", ppo, "(log_probs - old).exp()", "(old - log_probs).exp()",
+     {GAIN, BANDIT, PRICE, NEAR}),
+    ("whitened with the filling", ppo, "values - masked_mean(values, mask)", "values - values.mean()",
+     {WHITE}),
+    ("dropout on", ppo, "        self.eval()\n", "", {START}),
+    ("dropout on in the reference", ppo, "copy.deepcopy(model).eval().requires_grad_(False)",
+     "copy.deepcopy(model).requires_grad_(False)", {START}),
+    ("reference not frozen", ppo, "self.reference = copy.deepcopy(model).eval().requires_grad_(False)\n"
+     "        self.actor = ActorCritic(model)", "self.actor = ActorCritic(model)\n"
+     "        self.reference = self.actor.policy", {FROZEN, PRICE}),
+    ("the model itself is trained", ppo, "self.policy = copy.deepcopy(model)", "self.policy = model",
+     {FROZEN}),
+    ("advantages not detached", ppo, "    @torch.no_grad()\n    def collect", "    def collect",
+     {NOTES, FROZEN, BANDIT, VALUE, PRICE, NEAR, BEND}),
+    ("policy and reference swapped", ppo, "log_ratio = log_probs - answer_log_probs(",
+     "log_ratio = -log_probs + "
+     "answer_log_probs(", {NOTES, PRICE}),
+    ("filling in the KL", ppo, "(self.log_ratio * self.mask)", "(self.log_ratio)", {NOTES}),
+    ("values bend the features", ppo, "features.detach()", "features", {BEND}),
+    ("value head not trained", ppo, "loss = loss + masked_mean((values - returns[i]) ** 2, mask[i])", "pass",
+     {VALUE, BEND}),
+    ("value of the advantage", ppo, "returns = advantages + seen.values", "returns = advantages", {VALUE}),
+    ("answers and advantages mixed up", ppo, "advantages[i], mask[i]", "advantages[: len(i)], mask[i]",
+     {BANDIT, PRICE}),
+    ("price forgotten", ppo, "mask, config.beta)", "mask, 0.0)", {PRICE}),
+    ("beta ignored", dpo, "beta * better, beta * worse", "better, worse", {DPO_HAND}),
+    ("likes the worse", dpo, "beta * better, beta * worse", "beta * worse, beta * better",
+     {DPO_HAND, DPO_STEP}),
+    ("reference forgotten", dpo, ".sum(dim=1) - reference", ".sum(dim=1)", {DPO_RATIO, DPO_STEP}),
+    ("filling counts", dpo, " * answer_mask(answers)", "", {DPO_RATIO}),
+    ("mean, not sum", dpo, ".sum(dim=1)", ".mean(dim=1)", {DPO_RATIO}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("library", "old", "new", "noticed_by"), [pytest.param(*fault[1:], id=fault[0]) for fault in FAULTS]
+)
+def test_a_planted_fault_is_caught(library, old, new, noticed_by):
+    assert failed(planted(library, old, new), PROPERTIES[library]) == noticed_by
+
+
+def test_every_property_catches_a_fault():
+    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == {holds for _, holds in EACH}
