@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lecture_lib.gpt import GPT
 
 __all__ = [
-    "END",
+    "LINE_END",
     "answer_features",
     "answer_log_probs",
     "answer_loss",
@@ -23,13 +23,13 @@ __all__ = [
     "optimise",
 ]
 
-END = 0  # the line end: the first character of the vocabulary, it ends an answer and fills its row
+LINE_END = 0  # the line end: the first character of the vocabulary, it ends an answer and fills its row
 
 
 def answer_mask(answers: torch.Tensor) -> torch.Tensor:
-    """True up to and including each row's first END, False for what only fills the row: (B, A) -> (B, A)."""
-    ends = (answers == END).int()
-    return ends.cumsum(dim=1) - ends == 0  # (B, A): no END before this token
+    """True up to and including a row's first LINE_END, False for what fills the row: (B, A) -> (B, A)."""
+    ends = (answers == LINE_END).int()
+    return ends.cumsum(dim=1) - ends == 0  # (B, A): no LINE_END before this token
 
 
 def answer_features(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook
 
 import torch
 
-from lecture_lib.fine_tuning import END, answer_mask
+from lecture_lib.fine_tuning import LINE_END, answer_mask
 from lecture_lib.gpt import GPT
 from lecture_lib.self_attention import attention
 from lecture_lib.single_head import next_token
@@ -42,14 +42,14 @@ def extend(model: GPT, idx: torch.Tensor, memory: list[tuple[torch.Tensor, torch
 
 @torch.no_grad()
 def sample_answers(model: GPT, prompts: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
-    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), filled with END.
+    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), filled with LINE_END.
 
     Takes its draws from torch's global generator.
     """
-    answers = prompts.new_full((len(prompts), max_new_tokens), END)
+    answers = prompts.new_full((len(prompts), max_new_tokens), LINE_END)
     memory, idx = [], prompts
     with eval_mode(model):
         for t in range(max_new_tokens):
             idx = next_token(extend(model, idx, memory))  # (B, vocab_size) -> (B, 1)
             answers[:, t] = idx[:, 0]
-    return answers.where(answer_mask(answers), END)
+    return answers.where(answer_mask(answers), LINE_END)

@@ -307,7 +307,7 @@ def test_the_corpus_answers_the_requests():
     text = load_corpus()
     known = set(chatgpt.words(text))
     found = chatgpt.sentences(text)
-    assert len(found) > 2_000 and CharTokenizer(text).stoi["\n"] == fine_tuning.END
+    assert len(found) > 2_000 and CharTokenizer(text).stoi["\n"] == fine_tuning.LINE_END
     for sentence in found:
         request = chatgpt.request_of(sentence)
         assert len(sentence) < ANSWER_LENGTH and chatgpt.fulfils(request, sentence)
@@ -379,7 +379,7 @@ FAULTS = [
      {memory_changes_nothing, answers_are_those_of_generate}),
     ("dropout on in sampling", rollout, "with eval_mode(model):", "if True:",
      {dropout_is_off_while_sampling}),
-    ("talks on after the end", rollout, "answers.where(answer_mask(answers), END)", "answers",
+    ("talks on after the end", rollout, "answers.where(answer_mask(answers), LINE_END)", "answers",
      {answers_are_those_of_generate}),
     ("opinions at first", reward_model, "nn.init.zeros_(self.head.weight)", "pass",
      {has_no_opinion_at_first}),
