@@ -64,7 +64,7 @@ def may_look(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
 def nucleus(logits: torch.Tensor, top_p: float, temperature: float = 1.0) -> torch.Tensor:
     """Logits (B, vocab_size) with -inf for all but the fewest tokens that together are as likely as `top_p`.
 
-    The likeliest come first, and the one that reaches `top_p` stays in (Holtzman et al. 2019, 3.1).
+    The likeliest come first, and the one that reaches `top_p` stays in (Holtzman et al. 2020, 3.1).
     Probabilities are those at `temperature`. Raises ValueError unless 0 < top_p <= 1.
     """
     if not 0 < top_p <= 1:

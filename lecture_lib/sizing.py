@@ -21,7 +21,7 @@ def parameter_counts(config: NanoGPTConfig) -> dict[str, int]:
     }
 
 
-PUBLISHED = {  # Radford et al. 2019, table 2; Brown et al. 2020, table 2.1
+PUBLISHED = {  # Radford et al. 2019, 2.3 and the released models; Brown et al. 2020, 2.1
     "GPT-2 124M": NanoGPTConfig(50257, 1024, n_embd=768, n_head=12, n_layer=12, activation="gelu_tanh"),
     "GPT-2 1.5B": NanoGPTConfig(50257, 1024, n_embd=1600, n_head=25, n_layer=48, activation="gelu_tanh"),
     "GPT-3 175B": NanoGPTConfig(50257, 2048, n_embd=12288, n_head=96, n_layer=96, activation="gelu_tanh"),
