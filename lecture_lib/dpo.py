@@ -7,14 +7,14 @@ Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook
 import torch
 
 from lecture_lib.fine_tuning import answer_log_probs, answer_mask
-from lecture_lib.gpt import GPT
+from lecture_lib.nanogpt import NanoGPT
 from lecture_lib.reward_model import preference_loss
 
 __all__ = ["answer_log_ratio", "dpo_loss"]
 
 
 def answer_log_ratio(
-    model: GPT, prompts: torch.Tensor, answers: torch.Tensor, reference: torch.Tensor
+    model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor, reference: torch.Tensor
 ) -> torch.Tensor:
     """log policy - log reference of whole answers: (B, P), (B, A) -> (B,).
 
