@@ -140,9 +140,9 @@ def reference_is_frozen(library):
 
 def best_arm_of_a_bandit_is_found(library):
     """One token an answer, worth 1 if it is 3 after the first prompt, 4 after the second."""
-    learner = trainer(library, lambda p, a: (a[:, 0] == 3 + (p[:, 0] == 3)).float(), A=1, learning_rate=5e-2)
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3 + (p[:, 0] == 3)).float(), A=1, learning_rate=7e-2)
     torch.manual_seed(1)
-    for _ in range(8):
+    for _ in range(5):
         learner.update(learner.collect(PROMPTS))
     probs = learner.actor.policy(PROMPTS[:2])[0][:, -1].softmax(dim=-1)
     assert probs[0, 3] > 0.9 and probs[1, 4] > 0.9
@@ -150,9 +150,9 @@ def best_arm_of_a_bandit_is_found(library):
 
 def value_of_a_constant_reward_is_learned(library):
     learner = trainer(library, lambda p, a: torch.full((len(a),), 0.5), learning_rate=0.0, epochs=4,
-                      value_learning_rate=0.07)  # fmt: skip
+                      value_learning_rate=0.06)  # fmt: skip
     torch.manual_seed(1)
-    for _ in range(4):
+    for _ in range(3):
         learner.update(learner.collect(PROMPTS))
     seen = learner.collect(PROMPTS)
     assert (seen.values[seen.mask] - 0.5).abs().mean() < 0.1
@@ -163,10 +163,10 @@ def price_pulls_back_to_the_reference(library):
     learner = trainer(library, lambda p, a: torch.zeros(len(a)), beta=1.0, learning_rate=2e-2)
     moved(learner.actor.policy)
     torch.manual_seed(1)
-    astray = learner.collect(PROMPTS.repeat(8, 1)).kl
-    for _ in range(5):
+    astray = learner.collect(PROMPTS.repeat(4, 1)).kl
+    for _ in range(3):
         learner.update(learner.collect(PROMPTS))
-    assert -0.05 < learner.collect(PROMPTS.repeat(8, 1)).kl < 0.6 * astray
+    assert -0.05 < learner.collect(PROMPTS.repeat(4, 1)).kl < 0.6 * astray
 
 
 def values_bend_no_feature(library):
@@ -182,12 +182,12 @@ def values_bend_no_feature(library):
 
 def a_clipped_policy_stays_near(library):
     """Many epochs on one batch: once the ratios have left 1 +- clip, nothing drives them further."""
-    learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), A=1, epochs=20, learning_rate=2e-3)
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), A=1, epochs=12, learning_rate=3e-3)
     torch.manual_seed(1)
     seen = learner.collect(PROMPTS)
     learner.update(seen)
     ratio = (learner.actor(seen.prompts, seen.answers)[0] - seen.log_probs).exp()[seen.scores == 1]
-    assert 1.1 < ratio.mean() < 2  # 2.4 without the clip
+    assert 1.1 < ratio.mean() < 2  # 2.2 without the clip
 
 
 # ---------------------------------------------------------------- DPO
@@ -199,28 +199,22 @@ def dpo_by_hand(library):
     assert library.dpo_loss(torch.zeros(3), torch.zeros(3), beta=0.5).item() == pytest.approx(math.log(2))
 
 
-def ratio_is_of_whole_answers(library):
-    model = make().eval().double()
+def log_prob_is_of_whole_answers(library):
+    model = make().double()
     answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
     logits = model(torch.cat([PROMPTS[:2], answers], dim=1))[0][:, P - 1 : -1]
     each = torch.distributions.Categorical(logits=logits).log_prob(answers)
-    expected = torch.stack([each[0, :3].sum(), each[1, :2].sum()]) - torch.tensor([-1.0, -2.0])
-    actual = library.answer_log_ratio(model, PROMPTS[:2], answers, torch.tensor([-1.0, -2.0]))
-    close(actual, expected, atol=1e-10)
-    close(
-        library.answer_log_ratio(model, PROMPTS[:2], answers, expected + torch.tensor([-1.0, -2.0])),
-        0 * expected,
-    )
+    expected = torch.stack([each[0, :3].sum(), each[1, :2].sum()])
+    close(library.sequence_log_prob(model, PROMPTS[:2], answers), expected, atol=1e-10)
 
 
 def a_step_prefers_the_better(library):
-    """From the start, a step raises the better answer's log-ratio and lowers the worse one's."""
+    """From the start, a step raises the better answer's log-probability and lowers the worse one's."""
     model = make().eval()
     answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
     same = PROMPTS[:1].repeat(2, 1)
-    with torch.no_grad():
-        reference = library.answer_log_ratio(model, same, answers, torch.zeros(2))
-    better, worse = library.answer_log_ratio(model, same, answers, reference)
+    before = library.sequence_log_prob(model, same, answers)
+    better, worse = before - before.detach()
     loss = library.dpo_loss(better, worse, beta=0.1)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
     loss.backward()
@@ -228,7 +222,7 @@ def a_step_prefers_the_better(library):
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 0.1 * parameter.grad
-    better, worse = library.answer_log_ratio(model, same, answers, reference)
+        better, worse = library.sequence_log_prob(model, same, answers) - before
     assert better > 0 > worse
 
 
@@ -248,7 +242,7 @@ PROPERTIES = {
         values_bend_no_feature,
         a_clipped_policy_stays_near,
     ],
-    dpo: [dpo_by_hand, ratio_is_of_whole_answers, a_step_prefers_the_better],
+    dpo: [dpo_by_hand, log_prob_is_of_whole_answers, a_step_prefers_the_better],
 }
 EACH = [(library, holds) for library, properties in PROPERTIES.items() for holds in properties]
 
@@ -285,7 +279,7 @@ def test_with_lambda_1_the_advantage_is_what_came_minus_what_was_guessed():
 (REWARDS, ADVANTAGES, RIGHT, GAIN, WHITE, START, NOTES, FROZEN, BANDIT, VALUE, PRICE, BEND, NEAR) = (
     PROPERTIES[ppo]
 )
-DPO_HAND, DPO_RATIO, DPO_STEP = PROPERTIES[dpo]
+DPO_HAND, DPO_WHOLE, DPO_STEP = PROPERTIES[dpo]
 
 FAULTS = {
     ppo: [
@@ -336,9 +330,8 @@ FAULTS = {
         ("beta ignored", "beta * better, beta * worse", "better, worse", {DPO_HAND}),
         ("likes the worse", "beta * better, beta * worse", "beta * worse, beta * better",
          {DPO_HAND, DPO_STEP}),
-        ("reference forgotten", ".sum(dim=1) - reference", ".sum(dim=1)", {DPO_RATIO, DPO_STEP}),
-        ("filling counts", " * answer_mask(answers)", "", {DPO_RATIO}),
-        ("mean, not sum", ".sum(dim=1)", ".mean(dim=1)", {DPO_RATIO}),
+        ("filling counts", " * answer_mask(answers)", "", {DPO_WHOLE}),
+        ("mean, not sum", ".sum(dim=1)", ".mean(dim=1)", {DPO_WHOLE}),
     ],
 }  # fmt: skip
 
