@@ -1,8 +1,8 @@
 """Chapter 14 up to the reward model: what must hold, and faults that would break it.
 
-Each property is a function of a module, `chatgpt`, `fine_tuning` or `reward_model`, or of a copy of it
- with one place of its source changed. The module passes its own; a planted fault fails exactly those
-that the table names.
+Each property is a function of a module, `chatgpt`, `fine_tuning` or `reward_model`, or of a copy of it with
+one place of its source changed. The module passes its own; a planted fault fails exactly those that the table
+names.
 """
 
 import copy
