@@ -109,7 +109,7 @@ def compare(scores: torch.Tensor, sharpness: float) -> torch.Tensor:
 
 
 def bootstrap_interval(values: torch.Tensor, draws: int = 4000) -> tuple[float, float]:
-    """The 95% interval of the mean of `values`, (N,), by drawing N of them again and again (Efron 1979).
+    """The 95% interval of the mean of `values`, (N,), the bootstrap's percentiles (Efron 1979).
 
     Has a generator of its own, so that the same values give the same interval.
     """

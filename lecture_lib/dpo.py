@@ -7,20 +7,15 @@ Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook
 import torch
 
 from lecture_lib.fine_tuning import answer_log_probs, answer_mask
-from lecture_lib.gpt import GPT
+from lecture_lib.nanogpt import NanoGPT
 from lecture_lib.reward_model import preference_loss
 
-__all__ = ["answer_log_ratio", "dpo_loss"]
+__all__ = ["dpo_loss", "sequence_log_prob"]
 
 
-def answer_log_ratio(
-    model: GPT, prompts: torch.Tensor, answers: torch.Tensor, reference: torch.Tensor
-) -> torch.Tensor:
-    """log policy - log reference of whole answers: (B, P), (B, A) -> (B,).
-
-    `reference`, (B,), is the reference's log-probability of each whole answer.
-    """
-    return (answer_log_probs(model, prompts, answers) * answer_mask(answers)).sum(dim=1) - reference
+def sequence_log_prob(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each whole answer, in nats: (B, P), (B, A) -> (B,)."""
+    return (answer_log_probs(model, prompts, answers) * answer_mask(answers)).sum(dim=1)
 
 
 def dpo_loss(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lecture_lib.gpt import GPT
+from lecture_lib.nanogpt import NanoGPT
+from lecture_lib.training import eval_mode
 
 __all__ = [
     "LINE_END",
@@ -21,6 +22,7 @@ __all__ = [
     "log_probs_of",
     "masked_mean",
     "optimise",
+    "sample_answers",
 ]
 
 LINE_END = 0  # the line end: the first character of the vocabulary, it ends an answer and fills its row
@@ -32,7 +34,7 @@ def answer_mask(answers: torch.Tensor) -> torch.Tensor:
     return ends.cumsum(dim=1) - ends == 0  # (B, A): no LINE_END before this token
 
 
-def answer_features(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def answer_features(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """What the body makes of the text before each answer token: (B, P), (B, A) -> (B, A, n_embd)."""
     idx = torch.cat([prompts, answers], dim=1)[:, :-1]  # (B, P + A - 1): the last token predicts nothing
     return model.body(model.embed(idx))[:, prompts.shape[1] - 1 :]  # from the prompt's last token on
@@ -43,7 +45,7 @@ def log_probs_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
 
 
-def answer_log_probs(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def answer_log_probs(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """The log-probability of each answer token, given all before it: (B, P), (B, A) -> (B, A)."""
     return log_probs_of(model.lm_head(answer_features(model, prompts, answers)), answers)
 
@@ -53,7 +55,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def answer_loss(model: GPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def answer_loss(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the answers alone, in nats per token; prompts and filling cost nothing."""
     return -masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))
 
@@ -76,3 +78,14 @@ def optimise(
         schedule.step()
         history.append(loss.item())
     return history
+
+
+def sample_answers(model: NanoGPT, prompts: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), filled with LINE_END.
+
+    Takes its draws from torch's global generator.
+    """
+    with eval_mode(model):
+        text = model.generate(prompts, max_new_tokens)  # (B, P) -> (B, P + max_new_tokens)
+    answers = text[:, prompts.shape[1] :]  # (B, max_new_tokens)
+    return answers.where(answer_mask(answers), LINE_END)

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lecture_lib.fine_tuning import answer_features, answer_log_probs, answer_mask, log_probs_of, masked_mean
-from lecture_lib.gpt import GPT
-from lecture_lib.rollout import sample_answers
+from lecture_lib.fine_tuning import (
+    answer_features,
+    answer_log_probs,
+    answer_mask,
+    log_probs_of,
+    masked_mean,
+    sample_answers,
+)
+from lecture_lib.nanogpt import NanoGPT
 
 __all__ = [
     "PPO",
@@ -81,7 +87,7 @@ class ActorCritic(nn.Module):
     Both stay in eval mode, in which dropout is off: what is updated must be what was sampled.
     """
 
-    def __init__(self, model: GPT):
+    def __init__(self, model: NanoGPT):
         super().__init__()
         self.policy = copy.deepcopy(model)
         self.value_head = nn.Linear(model.config.n_embd, 1)
@@ -134,7 +140,7 @@ class PPO:
     `score(prompts, answers)` gives (B,) rewards. The reference is a frozen copy of `model` as it is now.
     """
 
-    def __init__(self, model: GPT, score: Callable, max_new_tokens: int, config: PPOConfig):
+    def __init__(self, model: NanoGPT, score: Callable, max_new_tokens: int, config: PPOConfig):
         self.score, self.max_new_tokens, self.config = score, max_new_tokens, config
         self.reference = copy.deepcopy(model).eval().requires_grad_(False)
         self.actor = ActorCritic(model)
@@ -142,7 +148,7 @@ class PPO:
             {"params": self.actor.policy.parameters(), "lr": config.learning_rate},
             {"params": self.actor.value_head.parameters(), "lr": config.value_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
     @torch.no_grad()
     def collect(self, prompts: torch.Tensor) -> Rollout:

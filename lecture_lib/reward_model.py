@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib.fine_tuning import answer_mask
-from lecture_lib.gpt import GPT
+from lecture_lib.nanogpt import NanoGPT
 
 __all__ = ["RewardModel", "chosen", "preference_loss"]
 
@@ -19,7 +19,7 @@ __all__ = ["RewardModel", "chosen", "preference_loss"]
 class RewardModel(nn.Module):
     """A GPT that ends in one number for a whole answer in place of logits (Ouyang et al. 2022, 3.5)."""
 
-    def __init__(self, model: GPT):
+    def __init__(self, model: NanoGPT):
         super().__init__()
         self.gpt = copy.deepcopy(model).eval()
         self.gpt.lm_head = nn.Identity()

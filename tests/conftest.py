@@ -9,6 +9,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lecture_lib.course import promotion
 from lecture_lib.course.stored import normalised, save
 
+pytest.register_assert_rewrite("faults")  # so that its tests say what differs
+
 FIRST = [
     "# 01. Numbers\n\n*Video: [1:02](https://youtu.be/x?t=62), 3:04*",
     "import math",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from faults import failed, planted
+from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -157,13 +157,9 @@ def test_properties(holds):
     holds(gpt_module)
 
 
-@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
-def test_a_planted_fault_is_caught(old, new, noticed_by):
-    assert failed(planted(gpt_module, old, new), PROPERTIES) == noticed_by
-
-
-def test_every_property_catches_a_fault():
-    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == set(PROPERTIES)
+test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
+    {gpt_module: (PROPERTIES, FAULTS)}
+)
 
 
 def test_dropout_keeps_the_mean_of_the_weights():

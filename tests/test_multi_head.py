@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from faults import failed, planted
+from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -267,10 +267,6 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
-def test_a_planted_fault_is_caught(old, new, noticed_by):
-    assert failed(planted(multi_head, old, new), PROPERTIES, B=2, T=4, n_head=3, hs=2) == noticed_by
-
-
-def test_every_property_catches_a_fault():
-    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == set(PROPERTIES)
+test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
+    {multi_head: (PROPERTIES, FAULTS)}, B=2, T=4, n_head=3, hs=2
+)

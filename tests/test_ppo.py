@@ -10,14 +10,14 @@ from itertools import product
 
 import pytest
 import torch
-from faults import failed, planted
+from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from lecture_lib import dpo, ppo
 from lecture_lib.fine_tuning import answer_log_probs, answer_mask
-from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 
 DOUBLE = torch.float64
 VOCAB, P, A = 5, 2, 4
@@ -25,9 +25,18 @@ PROMPTS = torch.tensor([[1, 2], [3, 4]]).repeat(16, 1)
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
 
 
-def make(dropout: float = 0.0) -> GPT:
+def moved(model: nn.Module, by: float = 0.3) -> nn.Module:
+    """The model with noise on its weights, so that it's no longer what it was."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += by * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def make(dropout: float = 0.0) -> NanoGPT:
     torch.manual_seed(1337)
-    return GPT(GPTConfig(vocab_size=VOCAB, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=dropout))
+    return moved(NanoGPT(NanoGPTConfig(VOCAB, 8, 8, 2, 1, dropout, tied=False)), by=0.1)
 
 
 def close(actual, expected, atol: float = 1e-6) -> None:
@@ -38,18 +47,9 @@ def constant(prompts, answers):
     return torch.ones(len(answers))
 
 
-def trainer(library, score=constant, model: GPT | None = None, A: int = A, **config):
-    settings = {"learning_rate": 1e-2, "value_learning_rate": 1e-2, "beta": 0.0, "minibatch": 16, **config}
+def trainer(library, score=constant, model: NanoGPT | None = None, A: int = A, **config):
+    settings = {"learning_rate": 1e-2, "value_learning_rate": 1e-2, "beta": 0.0, "minibatch": 32, **config}
     return library.PPO(model or make().eval(), score, A, library.PPOConfig(**settings))
-
-
-def moved(model: nn.Module) -> nn.Module:
-    """The model with noise on its weights, so that it's no longer what it was."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 # ---------------------------------------------------------------- rewards, advantages, loss
@@ -131,8 +131,7 @@ def reference_is_frozen(library):
     before = copy.deepcopy(model.state_dict())
     learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), model)
     torch.manual_seed(1)
-    for _ in range(3):
-        learner.update(learner.collect(PROMPTS))
+    learner.update(learner.collect(PROMPTS))
     for name, tensor in before.items():
         assert torch.equal(tensor, learner.reference.state_dict()[name])
         assert torch.equal(tensor, model.state_dict()[name])
@@ -141,33 +140,33 @@ def reference_is_frozen(library):
 
 def best_arm_of_a_bandit_is_found(library):
     """One token an answer, worth 1 if it is 3 after the first prompt, 4 after the second."""
-    learner = trainer(library, lambda p, a: (a[:, 0] == 3 + (p[:, 0] == 3)).float(), A=1, learning_rate=2e-2)
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3 + (p[:, 0] == 3)).float(), A=1, learning_rate=7e-2)
     torch.manual_seed(1)
-    for _ in range(12):
+    for _ in range(5):
         learner.update(learner.collect(PROMPTS))
     probs = learner.actor.policy(PROMPTS[:2])[0][:, -1].softmax(dim=-1)
     assert probs[0, 3] > 0.9 and probs[1, 4] > 0.9
 
 
 def value_of_a_constant_reward_is_learned(library):
-    learner = trainer(library, lambda p, a: torch.full((len(a),), 2.0), learning_rate=0.0, epochs=4,
-                      value_learning_rate=0.1, minibatch=32)  # fmt: skip
+    learner = trainer(library, lambda p, a: torch.full((len(a),), 0.5), learning_rate=0.0, epochs=4,
+                      value_learning_rate=0.06)  # fmt: skip
     torch.manual_seed(1)
-    for _ in range(10):
+    for _ in range(3):
         learner.update(learner.collect(PROMPTS))
     seen = learner.collect(PROMPTS)
-    assert (seen.values[seen.mask] - 2).abs().mean() < 0.2
+    assert (seen.values[seen.mask] - 0.5).abs().mean() < 0.1
 
 
 def price_pulls_back_to_the_reference(library):
     """No reward, a price on KL: a policy that has gone astray comes nearer again."""
-    learner = trainer(library, lambda p, a: torch.zeros(len(a)), beta=1.0)
+    learner = trainer(library, lambda p, a: torch.zeros(len(a)), beta=1.0, learning_rate=2e-2)
     moved(learner.actor.policy)
     torch.manual_seed(1)
-    astray = learner.collect(PROMPTS.repeat(8, 1)).kl
-    for _ in range(8):
+    astray = learner.collect(PROMPTS.repeat(4, 1)).kl
+    for _ in range(3):
         learner.update(learner.collect(PROMPTS))
-    assert -0.05 < learner.collect(PROMPTS.repeat(8, 1)).kl < 0.6 * astray
+    assert -0.05 < learner.collect(PROMPTS.repeat(4, 1)).kl < 0.6 * astray
 
 
 def values_bend_no_feature(library):
@@ -183,14 +182,12 @@ def values_bend_no_feature(library):
 
 def a_clipped_policy_stays_near(library):
     """Many epochs on one batch: once the ratios have left 1 +- clip, nothing drives them further."""
-    learner = trainer(
-        library, lambda p, a: (a[:, 0] == 3).float(), A=1, epochs=30, minibatch=32, learning_rate=3e-3
-    )
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), A=1, epochs=12, learning_rate=3e-3)
     torch.manual_seed(1)
     seen = learner.collect(PROMPTS)
     learner.update(seen)
     ratio = (learner.actor(seen.prompts, seen.answers)[0] - seen.log_probs).exp()[seen.scores == 1]
-    assert 1.1 < ratio.mean() < 1.7
+    assert 1.1 < ratio.mean() < 2  # 2.2 without the clip
 
 
 # ---------------------------------------------------------------- DPO
@@ -202,28 +199,22 @@ def dpo_by_hand(library):
     assert library.dpo_loss(torch.zeros(3), torch.zeros(3), beta=0.5).item() == pytest.approx(math.log(2))
 
 
-def ratio_is_of_whole_answers(library):
-    model = make().eval().double()
+def log_prob_is_of_whole_answers(library):
+    model = make().double()
     answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
     logits = model(torch.cat([PROMPTS[:2], answers], dim=1))[0][:, P - 1 : -1]
     each = torch.distributions.Categorical(logits=logits).log_prob(answers)
-    expected = torch.stack([each[0, :3].sum(), each[1, :2].sum()]) - torch.tensor([-1.0, -2.0])
-    actual = library.answer_log_ratio(model, PROMPTS[:2], answers, torch.tensor([-1.0, -2.0]))
-    close(actual, expected, atol=1e-10)
-    close(
-        library.answer_log_ratio(model, PROMPTS[:2], answers, expected + torch.tensor([-1.0, -2.0])),
-        0 * expected,
-    )
+    expected = torch.stack([each[0, :3].sum(), each[1, :2].sum()])
+    close(library.sequence_log_prob(model, PROMPTS[:2], answers), expected, atol=1e-10)
 
 
 def a_step_prefers_the_better(library):
-    """From the start, a step raises the better answer's log-ratio and lowers the worse one's."""
+    """From the start, a step raises the better answer's log-probability and lowers the worse one's."""
     model = make().eval()
     answers = torch.tensor([[3, 4, 0, 0], [1, 0, 0, 0]])
     same = PROMPTS[:1].repeat(2, 1)
-    with torch.no_grad():
-        reference = library.answer_log_ratio(model, same, answers, torch.zeros(2))
-    better, worse = library.answer_log_ratio(model, same, answers, reference)
+    before = library.sequence_log_prob(model, same, answers)
+    better, worse = before - before.detach()
     loss = library.dpo_loss(better, worse, beta=0.1)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
     loss.backward()
@@ -231,7 +222,7 @@ def a_step_prefers_the_better(library):
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 0.1 * parameter.grad
-    better, worse = library.answer_log_ratio(model, same, answers, reference)
+        better, worse = library.sequence_log_prob(model, same, answers) - before
     assert better > 0 > worse
 
 
@@ -251,7 +242,7 @@ PROPERTIES = {
         values_bend_no_feature,
         a_clipped_policy_stays_near,
     ],
-    dpo: [dpo_by_hand, ratio_is_of_whole_answers, a_step_prefers_the_better],
+    dpo: [dpo_by_hand, log_prob_is_of_whole_answers, a_step_prefers_the_better],
 }
 EACH = [(library, holds) for library, properties in PROPERTIES.items() for holds in properties]
 
@@ -288,66 +279,63 @@ def test_with_lambda_1_the_advantage_is_what_came_minus_what_was_guessed():
 (REWARDS, ADVANTAGES, RIGHT, GAIN, WHITE, START, NOTES, FROZEN, BANDIT, VALUE, PRICE, BEND, NEAR) = (
     PROPERTIES[ppo]
 )
-DPO_HAND, DPO_RATIO, DPO_STEP = PROPERTIES[dpo]
+DPO_HAND, DPO_WHOLE, DPO_STEP = PROPERTIES[dpo]
 
-FAULTS = [
-    ("KL sign flipped", ppo, "(-beta * log_ratio * mask)", "(beta * log_ratio * mask)", {REWARDS, PRICE}),
-    ("reward on the first token", ppo, "last, scores[:, None]", "last * 0, scores[:, None]",
-     {REWARDS, VALUE}),
-    ("reward on the filling", ppo, "mask.sum(dim=1, keepdim=True) - 1",
-     "mask.sum(dim=1, keepdim=True) * 0 + mask.shape[1] - 1", {REWARDS, VALUE}),
-    ("KL of the filling", ppo, "(-beta * log_ratio * mask)", "(-beta * log_ratio)", {REWARDS}),
-    ("values after the end", ppo, "values = values * mask", "values = values * 1",
-     {ADVANTAGES, RIGHT, VALUE}),
-    ("surprise at the filling", ppo, "- values) * mask", "- values)", {ADVANTAGES}),
-    ("from the front", ppo, "in reversed(range(rewards.shape[1]))", "in range(rewards.shape[1])",
-     {ADVANTAGES, VALUE}),
-    ("no fading", ppo, "gamma * lam * ahead", "gamma * ahead", {ADVANTAGES}),
-    ("next value forgotten", ppo, "gamma * following - values", "- values", {ADVANTAGES, RIGHT, VALUE}),
-    ("clip unused", ppo, "ratio.clamp(1 - clip, 1 + clip)", "ratio", {GAIN, NEAR}),
-    ("maximum, not minimum", ppo, "torch.minimum(", "torch.maximum(", {GAIN, BANDIT, NEAR}),
-    ("loss upside down", ppo, "return -masked_mean(gain, mask)", "return masked_mean(gain, mask)",
-     {GAIN, BANDIT, PRICE, NEAR}),
-    ("ratio upside down", ppo, "(log_probs - old).exp()", "(old - log_probs).exp()",
-     {GAIN, BANDIT, PRICE, NEAR}),
-    ("whitened with the filling", ppo, "values - masked_mean(values, mask)", "values - values.mean()",
-     {WHITE}),
-    ("dropout on", ppo, "        self.eval()\n", "", {START}),
-    ("dropout on in the reference", ppo, "copy.deepcopy(model).eval().requires_grad_(False)",
-     "copy.deepcopy(model).requires_grad_(False)", {START}),
-    ("reference not frozen", ppo, "self.reference = copy.deepcopy(model).eval().requires_grad_(False)\n"
-     "        self.actor = ActorCritic(model)", "self.actor = ActorCritic(model)\n"
-     "        self.reference = self.actor.policy", {FROZEN, PRICE}),
-    ("the model itself is trained", ppo, "self.policy = copy.deepcopy(model)", "self.policy = model",
-     {FROZEN}),
-    ("advantages not detached", ppo, "    @torch.no_grad()\n    def collect", "    def collect",
-     {NOTES, FROZEN, BANDIT, VALUE, PRICE, NEAR, BEND}),
-    ("policy and reference swapped", ppo, "log_ratio = log_probs - answer_log_probs(",
-     "log_ratio = -log_probs + "
-     "answer_log_probs(", {NOTES, PRICE}),
-    ("filling in the KL", ppo, "(self.log_ratio * self.mask)", "(self.log_ratio)", {NOTES}),
-    ("values bend the features", ppo, "features.detach()", "features", {BEND}),
-    ("value head not trained", ppo, "loss = loss + masked_mean((values - returns[i]) ** 2, mask[i])", "pass",
-     {VALUE, BEND}),
-    ("value of the advantage", ppo, "returns = advantages + seen.values", "returns = advantages", {VALUE}),
-    ("answers and advantages mixed up", ppo, "advantages[i], mask[i]", "advantages[: len(i)], mask[i]",
-     {BANDIT, PRICE}),
-    ("price forgotten", ppo, "mask, config.beta)", "mask, 0.0)", {PRICE}),
-    ("beta ignored", dpo, "beta * better, beta * worse", "better, worse", {DPO_HAND}),
-    ("likes the worse", dpo, "beta * better, beta * worse", "beta * worse, beta * better",
-     {DPO_HAND, DPO_STEP}),
-    ("reference forgotten", dpo, ".sum(dim=1) - reference", ".sum(dim=1)", {DPO_RATIO, DPO_STEP}),
-    ("filling counts", dpo, " * answer_mask(answers)", "", {DPO_RATIO}),
-    ("mean, not sum", dpo, ".sum(dim=1)", ".mean(dim=1)", {DPO_RATIO}),
-]  # fmt: skip
+FAULTS = {
+    ppo: [
+        ("KL sign flipped", "(-beta * log_ratio * mask)", "(beta * log_ratio * mask)", {REWARDS, PRICE}),
+        ("reward on the first token", "last, scores[:, None]", "last * 0, scores[:, None]",
+         {REWARDS, VALUE}),
+        ("reward on the filling", "mask.sum(dim=1, keepdim=True) - 1",
+         "mask.sum(dim=1, keepdim=True) * 0 + mask.shape[1] - 1", {REWARDS, VALUE}),
+        ("KL of the filling", "(-beta * log_ratio * mask)", "(-beta * log_ratio)", {REWARDS}),
+        ("values after the end", "values = values * mask", "values = values * 1",
+         {ADVANTAGES, RIGHT, VALUE}),
+        ("surprise at the filling", "- values) * mask", "- values)", {ADVANTAGES}),
+        ("from the front", "in reversed(range(rewards.shape[1]))", "in range(rewards.shape[1])",
+         {ADVANTAGES, VALUE}),
+        ("no fading", "gamma * lam * ahead", "gamma * ahead", {ADVANTAGES}),
+        ("next value forgotten", "gamma * following - values", "- values", {ADVANTAGES, RIGHT, VALUE}),
+        ("clip unused", "ratio.clamp(1 - clip, 1 + clip)", "ratio", {GAIN, NEAR}),
+        ("maximum, not minimum", "torch.minimum(", "torch.maximum(", {GAIN, NEAR}),
+        ("loss upside down", "return -masked_mean(gain, mask)", "return masked_mean(gain, mask)",
+         {GAIN, BANDIT, PRICE, NEAR}),
+        ("ratio upside down", "(log_probs - old).exp()", "(old - log_probs).exp()",
+         {GAIN, BANDIT, PRICE, NEAR}),
+        ("whitened with the filling", "values - masked_mean(values, mask)", "values - values.mean()",
+         {WHITE}),
+        ("dropout on", "        self.eval()\n", "", {START}),
+        ("dropout on in the reference", "copy.deepcopy(model).eval().requires_grad_(False)",
+         "copy.deepcopy(model).requires_grad_(False)", {START}),
+        ("reference not frozen", "self.reference = copy.deepcopy(model).eval().requires_grad_(False)\n"
+         "        self.actor = ActorCritic(model)", "self.actor = ActorCritic(model)\n"
+         "        self.reference = self.actor.policy", {FROZEN, PRICE}),
+        ("the model itself is trained", "self.policy = copy.deepcopy(model)", "self.policy = model",
+         {FROZEN}),
+        ("advantages not detached", "    @torch.no_grad()\n    def collect", "    def collect",
+         {NOTES, FROZEN, BANDIT, VALUE, PRICE, NEAR, BEND}),
+        ("policy and reference swapped", "log_ratio = log_probs - answer_log_probs(",
+         "log_ratio = -log_probs + "
+         "answer_log_probs(", {NOTES, PRICE}),
+        ("filling in the KL", "(self.log_ratio * self.mask)", "(self.log_ratio)", {NOTES}),
+        ("values bend the features", "features.detach()", "features", {BEND}),
+        ("value head not trained", "loss = loss + masked_mean((values - returns[i]) ** 2, mask[i])", "pass",
+         {VALUE, BEND}),
+        ("value of the advantage", "returns = advantages + seen.values", "returns = advantages", {VALUE}),
+        ("answers and advantages mixed up", "advantages[i], mask[i]", "advantages[: len(i)], mask[i]",
+         {BANDIT, PRICE, NEAR}),
+        ("price forgotten", "mask, config.beta)", "mask, 0.0)", {PRICE}),
+    ],
+    dpo: [
+        ("beta ignored", "beta * better, beta * worse", "better, worse", {DPO_HAND}),
+        ("likes the worse", "beta * better, beta * worse", "beta * worse, beta * better",
+         {DPO_HAND, DPO_STEP}),
+        ("filling counts", " * answer_mask(answers)", "", {DPO_WHOLE}),
+        ("mean, not sum", ".sum(dim=1)", ".mean(dim=1)", {DPO_WHOLE}),
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("library", "old", "new", "noticed_by"), [pytest.param(*fault[1:], id=fault[0]) for fault in FAULTS]
+test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
+    {library: (properties, FAULTS[library]) for library, properties in PROPERTIES.items()}
 )
-def test_a_planted_fault_is_caught(library, old, new, noticed_by):
-    assert failed(planted(library, old, new), PROPERTIES[library]) == noticed_by
-
-
-def test_every_property_catches_a_fault():
-    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == {holds for _, holds in EACH}

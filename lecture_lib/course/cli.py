@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     refresh = command(refresh_command, "execute notebooks and store their normalised outputs")
     refresh.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
 
-    seeds = command(seeds_command, "train a chapter once for each seed; record the losses in data/recorded")
+    seeds = command(seeds_command, "run a chapter once for each seed; record what came out in data/recorded")
     seeds.add_argument("chapter")
     seeds.add_argument("seeds", nargs="+", type=int)
     return top

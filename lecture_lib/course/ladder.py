@@ -28,12 +28,16 @@ def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OU
     `history` has `steps`, `train` and `val`, equally long; losses in nats per character.
     """
     end = {"train": history.train[-1], "val": history.val[-1], "steps": history.steps[-1] + 1}
-    run = {**end, "parameters": parameters, "seed": seed, "history": vars(history)}
+    remember(stem, {**end, "parameters": parameters, "seed": seed, "history": vars(history)}, out)
+
+
+def remember(stem: str, run: dict, out: Path = OUT) -> None:
+    """Remember what a run of chapter `stem` on this machine came to."""
     write_text(out / stem / "run.json", json.dumps(run, indent=2) + "\n")
 
 
 def latest_run(stem: str, out: Path = OUT, since: float = 0.0) -> dict | None:
-    """What `record_run` last wrote for the chapter, after `since` (seconds since the epoch)."""
+    """What `remember` last wrote for the chapter, after `since` (seconds since the epoch)."""
     path = out / stem / "run.json"
     fresh = path.exists() and path.stat().st_mtime >= since
     return json.loads(path.read_text(encoding="utf-8")) if fresh else None
