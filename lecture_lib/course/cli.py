@@ -68,6 +68,16 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
     sample.add_argument("--checkpoint", type=Path, help="e.g. out/11_gpt/cpu/model (default: the course's)")
 
+    speedrun = command(
+        speedrun_command, "train chapter 16's model from random weights, on two cores, by the clock"
+    )
+    speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
+    speedrun.add_argument("--record", action="store_true", help="store the result in data/recorded")
+    speedrun.add_argument(
+        "--ablate", action="store_true", help="instead, measure what each ingredient is worth, at equal time"
+    )
+    command(bench_command, "time the course's models side by side; renew the record and the README's table")
+
     command(test_command, "pass all tests: the checks, pytest, and nbval over every notebook").add_argument(
         "--portable",
         action="store_true",
@@ -139,6 +149,27 @@ def sample_command(arguments: argparse.Namespace) -> int:
             arguments.checkpoint or SHIPPED,
         )
     )
+    return 0
+
+
+def speedrun_command(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from .races import ablate, races
+
+    torch.set_num_threads(1 if arguments.ablate else CORES)
+    for run in ablate() if arguments.ablate else races(arguments.seeds, arguments.record):
+        print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
+    return 0
+
+
+def bench_command(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from .bench import record_benchmark
+
+    torch.set_num_threads(CORES)
+    print(record_benchmark())
     return 0
 
 

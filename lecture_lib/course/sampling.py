@@ -4,13 +4,22 @@ from pathlib import Path
 
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.gpt import GPT
-from lecture_lib.nanogpt import build_any, from_gpt
+from lecture_lib.nanogpt import NanoGPT, build_any, from_gpt
+from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT
 from lecture_lib.training import sample_text
 
 from .errors import CourseError
 from .paths import DATA
+from .races import read_splits
 
 SHIPPED = DATA / "checkpoint" / "small"  # .safetensors and .json
+
+
+def build(sizes: dict) -> GPT | NanoGPT | SpeedrunGPT:
+    """A model of the sizes in a checkpoint's JSON, of any chapter; the speedrun's counts the corpus."""
+    if "order" not in sizes:
+        return build_any(sizes)
+    return SpeedrunGPT(SpeedrunConfig(**sizes), read_splits()[1]["train"])
 
 
 def write_on(
@@ -26,7 +35,7 @@ def write_on(
     Raises CourseError for a checkpoint that can't be read, characters that the model doesn't know, an empty
     prompt, or a temperature, top_k or length out of range.
     """
-    model, tokenizer, _ = load_checkpoint(checkpoint, build_any)
+    model, tokenizer, _ = load_checkpoint(checkpoint, build)
     if isinstance(model, GPT):
         model = from_gpt(model)  # the same text, many times sooner
     try:

@@ -1,0 +1,201 @@
+"""The benchmark: what a token costs in the course's three models, side by side in one run, ratios first.
+
+Every comparison takes its measurements in turns, so that a machine which slows down slows all of them. The
+results go to `data/recorded/bench.json`, a picture beside it and a table into the README.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import matplotlib.pyplot as plt
+import torch
+
+from lecture_lib.batches import get_batch
+from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.nanogpt import from_gpt
+from lecture_lib.single_head import AutoregressiveModel
+from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT, speedrun, split_loss
+from lecture_lib.throughput import peak_flops, training_flops
+
+from .device import describe_machine
+from .files import replacing, write_text
+from .ladder import aligned
+from .paths import DATA, ROOT
+from .races import read_splits
+
+RECORD = DATA / "recorded" / "bench.json"
+MODELS = {
+    "chapter 11, a head at a time": GPT,
+    "chapter 13, all heads at once": lambda config: from_gpt(GPT(config)),
+    "chapter 16, the speedrun's": lambda config: speedrun_model(config),
+}
+SMALL = GPTConfig(block_size=256, n_embd=128)  # the speedrun's size
+LECTURE = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)  # the lecture's final one
+TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
+
+
+def speedrun_model(config: GPTConfig) -> SpeedrunGPT:
+    return SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT)
+
+
+def in_turns(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The median seconds of each task over some rounds, one of each a round, after one that isn't counted."""
+    seconds = {name: [] for name in tasks}
+    for _ in range(rounds + 1):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(times[1:]) for name, times in seconds.items()}
+
+
+def training_step(make: Callable, config: GPTConfig, batch_size: int) -> Callable:
+    """A function that does forward and backward pass of one batch."""
+    model = make(config)
+    xb, yb = get_batch({"train": TEXT}, "train", batch_size, config.block_size)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        model(xb, yb)[1].backward()
+
+    return step
+
+
+def training(config: GPTConfig, batch_size: int, rounds: int) -> dict[str, dict]:
+    """Tokens per second and share of the machine's peak of each model, forward and backward."""
+    steps = {name: training_step(make, config, batch_size) for name, make in MODELS.items()}
+    seconds = in_turns(steps, rounds)
+    peak = peak_flops(torch.device("cpu"), torch.float32)
+    share = training_flops(from_gpt(GPT(config))) / peak  # the same products in all three
+    rates = {name: batch_size * config.block_size / s for name, s in seconds.items()}
+    first = rates[next(iter(MODELS))]
+    return {
+        name: {"ratio": rate / first, "tokens per second": rate, "share of peak": rate * share}
+        for name, rate in rates.items()
+    }
+
+
+def sampling(config: GPTConfig, new: int, rounds: int) -> dict[str, dict]:
+    """Tokens per second of chapter 13's model with its cache, and read again at every token (chapter 06)."""
+    model = from_gpt(GPT(config)).eval()
+    prompt = TEXT[None, : config.block_size - new]
+    tasks = {
+        "read again at each token": lambda: AutoregressiveModel.generate(model, prompt, new),
+        "with a cache": lambda: model.generate(prompt, new),
+    }
+    rates = {name: new / s for name, s in in_turns(tasks, rounds).items()}
+    first = rates["read again at each token"]
+    return {name: {"ratio": rate / first, "tokens per second": rate} for name, rate in rates.items()}
+
+
+GROWTH = {
+    "context T": ("block_size", (32, 64, 128, 256, 512)),
+    "width n_embd": ("n_embd", (64, 128, 256, 384)),
+    "batch size B": ("batch_size", (1, 2, 4, 8, 16, 32)),
+}
+
+
+def growth(rounds: int) -> dict[str, dict]:
+    """Training tokens per second of each model as T, width or batch grow, the others at the speedrun's."""
+    curves = {}
+    for label, (name, sizes) in GROWTH.items():
+        rates = {model: [] for model in MODELS}
+        for size in sizes:
+            config = SMALL if name == "batch_size" else replace(SMALL, **{name: size})
+            measured = training(config, size if name == "batch_size" else 8, rounds)
+            for model in MODELS:
+                rates[model].append(measured[model]["tokens per second"])
+        curves[label] = {"sizes": list(sizes), "tokens per second": rates}
+    return curves
+
+
+def time_to_188() -> dict[str, float]:
+    """Seconds of a race of 10 steps from random weights, and the loss on the whole validation split."""
+    _, splits = read_splits()
+    torch.manual_seed(1337)
+    began = time.perf_counter()
+    model = SpeedrunGPT(SpeedrunConfig(), splits["train"])
+    speedrun(model, splits["train"], Race(max_iters=10))
+    return {"seconds": time.perf_counter() - began, "val": split_loss(model, splits["val"])}
+
+
+def benchmark(rounds: int = 5) -> dict:
+    """All measurements, with the machine and the date."""
+    return {
+        "command": "make bench",
+        "machine": describe_machine(),
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "peak GFLOP/s": peak_flops(torch.device("cpu"), torch.float32) / 1e9,
+        "training, the speedrun's size, 8 x 256": training(SMALL, 8, rounds),
+        "training, the lecture's size, 64 x 256": training(LECTURE, 64, 1),
+        "sampling, the lecture's size, near the full context": sampling(LECTURE, 16, 3),
+        "growth": growth(rounds=3),
+        "to 1.88": time_to_188(),
+    }
+
+
+def draw(curves: dict[str, dict], path: Path) -> None:
+    """Tokens per second over T, width and batch size, a line for each model."""
+    fig, all_axes = plt.subplots(1, len(curves), figsize=(11, 3.2), sharey=True, layout="constrained")
+    for axes, (label, curve) in zip(all_axes, curves.items(), strict=True):
+        for model, rates in curve["tokens per second"].items():
+            axes.plot(curve["sizes"], rates, marker="o", label=model)
+        axes.set(xlabel=label, xscale="log", yscale="log", xticks=curve["sizes"], xticklabels=curve["sizes"])
+        axes.minorticks_off()
+        axes.grid(color="#dddddd")
+    all_axes[0].set_ylabel("training tokens per second")
+    all_axes[0].legend(fontsize=8)
+    with replacing(path) as temporary:
+        fig.savefig(temporary, format="png", dpi=110)
+    plt.close(fig)
+
+
+def rows(results: dict) -> list[tuple[str, ...]]:
+    """The results as a table, a heading first; ratios before rates."""
+    table = [("measured", "model", "ratio", "tokens/s", "share of peak")]
+    for title, models in results.items():
+        if title.startswith(("training", "sampling")):
+            for model, found in models.items():
+                share = f"{found['share of peak']:.0%}" if "share of peak" in found else ""
+                table.append(
+                    (title, model, f"{found['ratio']:.2f}", f"{found['tokens per second']:,.0f}", share)
+                )
+    return table
+
+
+def readme_table(results: dict) -> str:
+    """The table in Markdown, and a line that says where and when it was measured."""
+    heading, *lines = rows(results)
+    table = [heading, ("---",) * len(heading), *lines]
+    where = f"{results['machine']}, {results['threads']} threads, {results['date']}"
+    short = results["to 1.88"]
+    race = "from random weights below a validation loss of 1.88 "
+    race += f"(to {short['val']:.2f}) in {short['seconds']:.0f} s"
+    peak = f"peak of a large product {results['peak GFLOP/s']:.0f} GFLOP/s"
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    return "\n".join(lines) + f"\n\nThe speedrun's model: {race}.\n\n*`make bench`: {where}; {peak}.*"
+
+
+BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
+
+
+def put_into(readme: str, results: dict) -> str:
+    """The README's text with the table between its two marks renewed."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{readme_table(results)}\n{END}{rest.split(END)[1]}"
+
+
+def record_benchmark() -> str:
+    """Measure, write JSON, picture and README's table; return the table as text."""
+    results = benchmark()
+    write_text(RECORD, json.dumps(results, indent=1) + "\n")
+    draw(results["growth"], RECORD.with_suffix(".png"))
+    readme = ROOT / "README.md"
+    write_text(readme, put_into(readme.read_text(encoding="utf-8"), results))
+    return aligned(rows(results))

@@ -1,0 +1,129 @@
+"""Speedruns: the record over several seeds, and what each ingredient of it is worth at equal time."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from lecture_lib.checkpoint import save_checkpoint
+from lecture_lib.speedrun import (
+    Race,
+    SpeedrunConfig,
+    SpeedrunGPT,
+    speedrun,
+    split_loss,
+    strided_loss,
+    variants,
+)
+from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.training import TrainConfig, estimate_loss
+
+from .corpus import load_corpus
+from .device import describe_machine
+from .files import write_text
+from .paths import DATA, OUT
+
+MODELS = OUT / "16_speedrun"
+RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
+SEEDS = (1337, 1, 2)
+DEV_TOKENS = 51_200  # of the part of the training split that is held back, on which variants are judged
+ABLATION_STEPS = 40  # of the full recipe; the others get as many as take the same time
+
+
+def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
+    text = load_corpus()
+    tokenizer = CharTokenizer(text)
+    return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))
+
+
+def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) -> dict:
+    """From random weights to the score: trains under the clock, keeps the model in `out`, then looks at val.
+
+    Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
+    random crops (`crops`), and in overlapping windows (`strided`).
+    """
+    tokenizer, splits = read_splits()
+    torch.manual_seed(seed)
+    began = time.perf_counter()
+    model = SpeedrunGPT(config, splits["train"])
+    speedrun(model, splits["train"], race)
+    seconds = time.perf_counter() - began
+    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=25)
+    found = {
+        "seed": seed,
+        "seconds": round(seconds, 3),
+        "val": split_loss(model, splits["val"]),
+        "crops": estimate_loss(model, {"val": splits["val"]}, crops)["val"],
+        "strided": strided_loss(model, splits["val"], config.block_size // 4),
+    }
+    facts = {"training": asdict(race), "machine": describe_machine(), "date": date.today().isoformat()}
+    save_checkpoint(out / f"model-{seed}", model, tokenizer, {**facts, **found})
+    return found
+
+
+def races(seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS) -> Iterator[dict]:
+    """Run the race under each seed and yield each result; at the end, `record` them all."""
+    race, config, runs = Race(), SpeedrunConfig(), []
+    for seed in seeds:
+        runs.append(run_race(seed, race, config, out))
+        yield runs[-1]
+    if record:
+        write_text(path, json.dumps(series_of(runs, race, config), indent=1) + "\n")
+
+
+def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
+    """The runs with what one needs to know to repeat them."""
+    return {
+        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --record",
+        "machine": describe_machine(),
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "model": asdict(config),
+        "training": asdict(race),
+        "runs": runs,
+    }
+
+
+# ---------------------------------------------------------------- ablations
+
+
+def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor) -> float:
+    """Processor time of a training step, over six of them after two that aren't counted."""
+    model = SpeedrunGPT(config, text)
+    speedrun(model, text, replace(race, max_iters=2))
+    began = time.process_time()
+    speedrun(model, text, replace(race, max_iters=6))
+    return (time.process_time() - began) / 6
+
+
+def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[dict]:
+    """Train every variant under every seed for equal processor time; yields each run, and writes it at once.
+
+    What is in the file already isn't run again, so an interrupted series goes on where it stopped.
+    """
+    _, splits = read_splits()
+    cut = int(0.9 * len(splits["train"]))
+    inner, dev = splits["train"][:cut], splits["train"][cut : cut + DEV_TOKENS + 1]
+    if path.exists():
+        series = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        seconds = ABLATION_STEPS * seconds_per_step(*variants()["the recipe"], inner)
+        series = {"command": "lecture speedrun --ablate", "machine": describe_machine(), "seconds": seconds}
+        series |= {"date": date.today().isoformat(), "runs": []}
+    done = {(run["variant"], run["seed"]) for run in series["runs"]}
+    for seed in seeds:
+        for variant, (config, race) in variants().items():
+            if (variant, seed) in done:
+                continue
+            steps = round(series["seconds"] / seconds_per_step(config, race, inner))
+            torch.manual_seed(seed)
+            model = SpeedrunGPT(config, inner)
+            speedrun(model, inner, replace(race, max_iters=steps))
+            run = {"variant": variant, "seed": seed, "steps": steps, "dev": split_loss(model, dev)}
+            series["runs"].append(run)
+            write_text(path, json.dumps(series, indent=1) + "\n")
+            yield run

@@ -1,0 +1,82 @@
+"""The block, nine years on.
+
+Video 1:56:20.
+Promoted from notebooks/16_speedrun.ipynb by `lecture promote`: edit the notebook, not this file.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lecture_lib.gpt import GPTConfig
+from lecture_lib.nanogpt import split_heads
+
+__all__ = ["ModernBlock", "RotaryAttention", "SquaredReLU", "rotary_angles", "rotated", "unit"]
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    """RMSNorm without a gain: each vector with a mean square of 1, (..., C) -> (..., C)."""
+    return F.rms_norm(x, (x.shape[-1],))  # Zhang and Sennrich 2019, section 4
+
+
+def rotary_angles(T: int, hs: int) -> torch.Tensor:
+    """The angle by which pair i of a vector at place t is turned, t / 10000 ** (2i / hs): (T, hs / 2)."""
+    speeds = 10_000.0 ** (-torch.arange(0, hs, 2) / hs)  # (hs / 2,) radians a place: Su et al. 2021, 3.2.2
+    return torch.arange(T)[:, None] * speeds  # (T, 1) * (hs / 2,)
+
+
+def rotated(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Each pair (i, i + hs / 2) of vectors (..., T, hs) turned by its angle, (T, hs / 2): (..., T, hs)."""
+    a, b = x.chunk(2, dim=-1)  # (..., T, hs / 2) each
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class RotaryAttention(nn.Module):
+    """All heads of causal attention in one product, with rotary positions and normed queries and keys."""
+
+    def __init__(self, config: GPTConfig, rotary: bool = True, qk_norm: bool = True):
+        super().__init__()
+        C, hs = config.n_embd, config.n_embd // config.n_head
+        self.n_head, self.qk_norm = config.n_head, qk_norm
+        self.qkv, self.proj = nn.Linear(C, 3 * C, bias=False), nn.Linear(C, C, bias=False)
+        angles = rotary_angles(config.block_size, hs) if rotary else None
+        self.register_buffer("angles", angles, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd), T at most block_size."""
+        q, k, v = split_heads(self.qkv(x), self.n_head)  # (B, T, C) -> (B, n_head, T, hs) each
+        if self.qk_norm:
+            q, k = unit(q), unit(k)
+        if self.angles is not None:
+            q, k = (rotated(a, self.angles[: x.shape[1]]) for a in (q, k))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, n_head, T, hs)
+        return self.proj(out.transpose(1, 2).flatten(2))  # (B, T, C) -> (B, T, C)
+
+
+class SquaredReLU(nn.Module):
+    """The square of ReLU (So et al. 2021, section 3), element by element."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape, kept."""
+        return F.relu(x).square()
+
+
+class ModernBlock(nn.Module):
+    """Attention and feed-forward with what 2019 to 2024 brought; `without` names what is left out of it."""
+
+    def __init__(self, config: GPTConfig, without: tuple[str, ...] = ()):
+        super().__init__()
+        C = config.n_embd
+        self.sa = RotaryAttention(config, "rotary positions" not in without, "QK-norm" not in without)
+        curve = nn.ReLU() if "squared ReLU" in without else SquaredReLU()
+        self.ffwd = nn.Sequential(nn.Linear(C, 4 * C, bias=False), curve, nn.Linear(4 * C, C, bias=False))
+        self.dropout = nn.Dropout(config.dropout)
+        if "zero start" not in without:
+            nn.init.zeros_(self.sa.proj.weight)
+            nn.init.zeros_(self.ffwd[2].weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd)."""
+        x = x + self.dropout(self.sa(unit(x)))  # (B, T, C) + (B, T, C)
+        return x + self.dropout(self.ffwd(unit(x)))

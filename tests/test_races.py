@@ -1,0 +1,122 @@
+"""The speedrun's machinery: the record, ablations that go on after an interruption, the benchmark's table."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from lecture_lib.course import bench, races, sampling
+from lecture_lib.course.paths import ROOT
+from lecture_lib.speedrun import Race, SpeedrunConfig
+from lecture_lib.tokenization import CharTokenizer
+
+TINY = partial(SpeedrunConfig, vocab_size=5, block_size=16, n_embd=16, n_head=2, n_layer=1, order=2)
+SHORT = partial(Race, max_iters=4, batch_size=2)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Small models and a small corpus, in which everything takes moments."""
+    ids = (torch.arange(2000) // 3) % 5
+    splits = {"train": ids[:1800], "val": ids[1800:]}
+    monkeypatch.setattr(races, "read_splits", lambda: (CharTokenizer("abcde"), splits))
+    monkeypatch.setattr(sampling, "read_splits", races.read_splits)
+    monkeypatch.setattr(races, "SpeedrunConfig", TINY)
+    monkeypatch.setattr(races, "Race", SHORT)
+    table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
+    monkeypatch.setattr(races, "variants", lambda: table)
+
+
+def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
+    first, again, other = (
+        races.run_race(seed, SHORT(), TINY(), tmp_path / name)
+        for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+    )
+    assert first["val"] == again["val"] != other["val"]
+    assert first["seconds"] > 0
+
+
+def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
+    races.run_race(7, SHORT(), TINY(), tmp_path)
+    assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
+    text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
+    assert text.startswith("abc") and len(text) == 23
+
+
+def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
+    path, found = tmp_path / "record.json", []
+    for run in races.races([1, 2], record=True, path=path, out=tmp_path):
+        assert not path.exists()
+        found.append(run)
+    record = json.loads(path.read_text())
+    assert record["runs"] == found and [run["seed"] for run in found] == [1, 2]
+    assert record["command"] == "lecture speedrun 1 2 --record"
+
+
+def test_without_record_nothing_is_stored(tiny, tmp_path):
+    list(races.races([1], path=tmp_path / "record.json", out=tmp_path))
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
+    path = tmp_path / "ablations.json"
+    interrupted = races.ablate((1, 2), path)
+    first = next(interrupted)
+    interrupted.close()
+    rest = list(races.ablate((1, 2), path))
+    stored = json.loads(path.read_text())["runs"]
+    assert stored == [first, *rest]
+    assert [(run["variant"], run["seed"]) for run in stored] == [
+        ("the recipe", 1),
+        ("another", 1),
+        ("the recipe", 2),
+        ("another", 2),
+    ]
+
+
+# ---------------------------------------------------------------- the benchmark
+
+RESULTS = {
+    "machine": "a machine",
+    "threads": 2,
+    "date": "2026-01-01",
+    "peak GFLOP/s": 65.4,
+    "training, small": {
+        "slow": {"ratio": 1.0, "tokens per second": 1000.0, "share of peak": 0.25},
+        "fast": {"ratio": 2.5, "tokens per second": 2500.0, "share of peak": 0.625},
+    },
+    "sampling": {"again": {"ratio": 1.0, "tokens per second": 4.0}},
+    "growth": {},
+    "to 1.88": {"seconds": 9.6, "val": 1.7},
+}
+
+
+def test_the_table_goes_between_the_marks_and_nowhere_else():
+    readme = f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n"
+    renewed = bench.put_into(readme, RESULTS)
+    assert renewed.startswith(f"before\n{bench.BEGIN}\n| measured | model | ratio |")
+    assert renewed.endswith(f"{bench.END}\nafter\n") and "old" not in renewed
+    assert "| training, small | fast | 2.50 | 2,500 | 62% |" in renewed
+    assert "below a validation loss of 1.88 (to 1.70) in 10 s" in renewed
+    assert bench.put_into(renewed, RESULTS) == renewed
+
+
+def test_tasks_take_turns_and_the_first_round_is_not_counted():
+    calls = []
+    seconds = bench.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"} and min(seconds.values()) >= 0
+
+
+def test_the_readme_shows_what_was_recorded():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert bench.put_into(readme, json.loads(bench.RECORD.read_text())) == readme
+
+
+def test_the_readme_tells_the_recorded_races():
+    runs = json.loads(races.RECORD.read_text())["runs"]
+    seconds, losses = [run["seconds"] for run in runs], [run["val"] for run in runs]
+    assert len({run["seed"] for run in runs}) == len(runs) >= 3
+    told = f"{min(losses):.3f} to {max(losses):.3f} in {min(seconds):.0f} to {max(seconds):.0f} s"
+    assert told in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -1,0 +1,468 @@
+"""Chapter 16: counts, the modern block, Muon, the race. Properties, and planted faults that they catch."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from faults import fault_tests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from lecture_lib import counts, modern_block, muon, speedrun
+from lecture_lib.gpt import GPTConfig
+
+close = torch.testing.assert_close
+V = 5
+
+
+def some_text(n: int = 400, seed: int = 0) -> torch.Tensor:
+    """Ids of a text in which contexts come again: a walk that mostly goes on by 1."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = (torch.rand(n, generator=generator) < 0.3).long() + 1
+    return steps.cumsum(0) % V
+
+
+# ---------------------------------------------------------------- counts
+
+
+def contexts_are_numbered_by_their_digits(library):
+    ids = library.context_ids(torch.tensor([[3, 1, 4, 1]]), 3, 10)
+    assert ids.tolist() == [[-1, -1, 314, 141]]
+
+
+def counts_are_those_of_the_text(library):
+    text = some_text(60)
+    table = library.ContextCounts(text, 2, V)
+    idx = text[None, :20]
+    found = table(idx)[0]
+    pairs = list(pairwise(text.tolist()))
+    for t in range(1, 20):
+        followers = [text[i + 2].item() for i in range(len(text) - 2) if pairs[i] == pairs[t - 1]]
+        assert found[t].tolist() == [followers.count(c) for c in range(V)]
+    assert not found[0].any()  # one token is no context of two
+
+
+def what_never_occurs_has_no_counts(library):
+    table = library.ContextCounts(torch.tensor([0, 1, 0, 1, 2]), 2, V)
+    assert not table(torch.tensor([[4, 4, 3, 3]])).any()
+
+
+def discounts_by_hand(library):
+    numbers, taken = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.5, 1.0, 9.0, 9.0])
+    probs = library.interpolated(numbers, taken, torch.full((3,), 1 / 3))
+    close(probs, torch.tensor([1 / 2, 1 / 3, 1 / 6]), rtol=0, atol=1e-6)
+    many = library.interpolated(
+        torch.tensor([9.0, 3.0, 0.0]), torch.tensor([0.0, 0.0, 1.0, 3.0]), torch.eye(3)[2]
+    )
+    close(
+        many, torch.tensor([6 / 12, 2 / 12, 4 / 12]), rtol=0, atol=1e-6
+    )  # the third count's, and the last for more
+
+
+def without_counts_the_shorter_context_stands(library):
+    lower = torch.tensor([0.2, 0.8])
+    close(library.interpolated(torch.zeros(2), torch.ones(4), lower), lower, rtol=0, atol=0)
+
+
+def the_prior_is_a_distribution(library):
+    prior = library.CountedPrior(some_text(), 3, V)
+    probs = prior(torch.randint(V, (3, 17), generator=torch.Generator().manual_seed(1))).exp()
+    close(probs.sum(dim=-1), torch.ones(3, 17), rtol=0, atol=1e-5)
+    assert probs.min() > 0
+
+
+def leaving_out_is_counting_without_it(library):
+    """Strike the place's own occurrence from each table, by hand: the same probabilities."""
+    text = some_text(80)
+    prior = library.CountedPrior(text, 2, V)
+    at = 30
+    idx, targets = text[None, at - 8 : at], text[None, at - 7 : at + 1]
+    left_out = prior(idx, targets)[0, -1]
+    for n, table in enumerate(prior.tables, start=1):
+        row = torch.searchsorted(table.known, library.context_ids(idx, n, V)[0, -1])
+        table.counts[row, text[at]] -= 1
+    close(left_out, prior(idx)[0, -1], rtol=0, atol=1e-6)
+
+
+def longer_contexts_have_the_last_word(library):
+    """After 0 1 comes 2, after 3 1 comes 4: the single 1 can't know."""
+    text = torch.tensor([0, 1, 2, 3, 1, 4] * 30)
+    prior = library.CountedPrior(text, 2, V)
+    probs = prior(torch.tensor([[0, 1], [3, 1]])).exp()[:, -1]
+    assert probs[0, 2] > 0.9 and probs[1, 4] > 0.9
+
+
+# ---------------------------------------------------------------- the modern block
+
+CONFIG = GPTConfig(vocab_size=V, block_size=16, n_embd=16, n_head=2, n_layer=2)
+
+
+def unit_vectors_have_mean_square_1(library):
+    x = 7 * torch.randn(3, 4, 16) + 2
+    close(library.unit(x).pow(2).mean(dim=-1), torch.ones(3, 4), rtol=0, atol=1e-4)
+    close(library.unit(3 * x), library.unit(x), rtol=0, atol=1e-5)
+
+
+def turning_is_relative(library):
+    angles = library.rotary_angles(64, 8)
+    q, k = torch.randn(2, 1, 8)
+    products = [
+        (library.rotated(q, angles[i : i + 1]) * library.rotated(k, angles[i - 3 : i - 2])).sum()
+        for i in (3, 20, 63)
+    ]
+    close(torch.stack(products), products[0].expand(3), rtol=0, atol=1e-4)
+
+
+def turning_keeps_lengths_and_tells_places_apart(library):
+    x = torch.randn(1, 8).expand(64, 8)
+    turned = library.rotated(x, library.rotary_angles(64, 8))
+    close(turned.norm(dim=-1), x.norm(dim=-1), rtol=0, atol=1e-4)
+    close(turned[0], x[0], rtol=0, atol=0)
+    assert (turned[1:] - turned[:-1]).norm(dim=-1).min() > 0.1
+
+
+def speeds_fall_from_1(library):
+    angles = library.rotary_angles(3, 8)
+    close(angles[1], torch.tensor([1, 1e-1, 1e-2, 1e-3]), rtol=1e-5, atol=0)
+    close(angles[2], 2 * angles[1], rtol=1e-6, atol=0)
+
+
+def qk_norm_makes_the_size_of_weights_irrelevant(library):
+    attention, x = library.RotaryAttention(CONFIG), torch.randn(2, 16, 16)
+    before = attention(x)
+    with torch.no_grad():
+        attention.qkv.weight[: 2 * 16] *= 50  # queries and keys
+    close(attention(x), before, rtol=0, atol=1e-4)
+
+
+def the_block_is_nothing_at_first(library):
+    x = torch.randn(2, 16, 16)
+    assert torch.equal(library.ModernBlock(CONFIG)(x), x)
+
+
+def the_block_is_causal(library):
+    block, x = library.ModernBlock(CONFIG, ("zero start",)), torch.randn(2, 16, 16)
+    changed = x.clone()
+    changed[:, 9] += 1
+    differs = (block(changed) - block(x)).abs().amax(dim=-1) > 1e-6
+    assert not differs[:, :9].any() and differs[:, 9:].all()
+
+
+def the_order_of_the_past_matters(library):
+    """With rotary positions; without them the last token sees its past as a set."""
+    x = torch.randn(1, 16, 16)
+    swapped = x[:, [1, 0, *range(2, 16)]]
+    for without, differs in (((), True), (("rotary positions",), False)):
+        attention = library.ModernBlock(CONFIG, ("zero start", *without)).sa
+        assert ((attention(x) - attention(swapped))[0, -1].abs().max() > 1e-5) == differs
+
+
+def relu_is_squared(library):
+    close(library.SquaredReLU()(torch.tensor([-2.0, 0.5, 3.0])), torch.tensor([0, 0.25, 9.0]), rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------- Muon
+
+
+def singular_values_come_near_1(library):
+    for m, n in ((8, 8), (32, 8), (8, 32)):
+        U, V_ = torch.linalg.qr(torch.randn(m, m))[0][:, :8], torch.linalg.qr(torch.randn(n, n))[0][:, :8]
+        matrix = U @ torch.linspace(0.1, 1, 8).diag() @ V_.T  # (m, n), of known singular values
+        values = torch.linalg.svdvals(library.orthogonalised(1000 * matrix))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def directions_stay(library):
+    """U S V^T becomes U S' V^T: the same singular vectors."""
+    U, V_ = (torch.linalg.qr(torch.randn(6, 6))[0] for _ in range(2))
+    S = torch.tensor([1.0, 0.8, 0.6, 0.5, 0.4, 0.3])
+    inner = U.T @ library.orthogonalised(U @ S.diag() @ V_.T) @ V_
+    close(inner, inner.diag().diag(), rtol=0, atol=1e-3)
+
+
+def steps_are_those_of_torch(library):
+    """torch's computes in bfloat16, hence the tolerance: a fiftieth of the way."""
+    generator = torch.Generator().manual_seed(3)
+    for shape in ((24, 12), (12, 24)):
+        ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+        optimizers = library.Muon([ours], lr=0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0)
+        for _ in range(4):
+            ours.grad = torch.randn(shape, generator=generator)
+            theirs.grad = ours.grad.clone()
+            for optimizer in optimizers:
+                optimizer.step()
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+# ---------------------------------------------------------------- the race
+
+TINY = {"vocab_size": V, "block_size": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "order": 2}
+
+
+def tiny(library, **more):
+    torch.manual_seed(0)
+    return library.SpeedrunGPT(library.SpeedrunConfig(**TINY, **more), some_text())
+
+
+def blocks_score_each_token_once(library):
+    for n in (2, 5, 9, 10, 150):
+        found = [yb.flatten() for _, yb in library.blocks(torch.arange(n), 4)]
+        assert all(len(yb) for yb in found)
+        assert torch.cat(found).tolist() == list(range(1, n))
+        assert all((yb - xb == 1).all() and len(xb) <= 32 for xb, yb in library.blocks(torch.arange(n), 4))
+
+
+def the_split_loss_is_the_mean_over_tokens(library):
+    """Two whole blocks and a short one: weighted by their tokens, and without dropout."""
+    model, ids = tiny(library, dropout=0.5), some_text(16 * 2 + 6)
+    torch.nn.init.normal_(model.lm_head.weight)
+    parts = [(ids[a:b], ids[a + 1 : b + 1]) for a, b in ((0, 16), (16, 32), (32, 37))]
+    model.eval()
+    expected = sum(model(x[None], y[None])[1].item() * len(x) for x, y in parts) / 37
+    model.train()
+    assert abs(library.split_loss(model, ids) - expected) < 1e-5
+    assert model.training
+
+
+def overlapping_windows_score_with_more_context(library):
+    """17 to 24 from the window that begins at 8, 25 and 26 from the last one."""
+    model, ids = tiny(library).eval(), some_text(16 + 8 + 2 + 1)
+    torch.nn.init.normal_(model.lm_head.weight)
+    with torch.no_grad():
+        first = F.cross_entropy(model(ids[None, :16])[0][0], ids[1:17], reduction="sum")
+        second = F.cross_entropy(model(ids[None, 8:24])[0][0, -8:], ids[17:25], reduction="sum")
+        third = F.cross_entropy(model(ids[None, 10:26])[0][0, -2:], ids[25:27], reduction="sum")
+    assert abs(library.strided_loss(model, ids, 8) - (first + second + third).item() / 26) < 1e-5
+
+
+def the_cap_bounds_and_keeps_small_logits(library):
+    logits = torch.tensor([-1e4, -0.1, 0.0, 0.1, 14.0, 1e4])
+    capped = library.soft_capped(logits)
+    close(capped[[0, -1]], torch.tensor([-15.0, 15.0]), rtol=0, atol=1e-5)
+    close(capped[1:4], logits[1:4], rtol=0, atol=1e-4)
+    assert (capped.diff() > 0).all()
+
+
+def a_new_model_is_its_counts(library):
+    model = tiny(library).eval()
+    idx = some_text()[None, :16]
+    close(model(idx)[0], model.prior(idx), rtol=0, atol=1e-6)
+
+
+def counts_are_left_out_only_in_training(library):
+    model, idx, targets = tiny(library), some_text()[None, 50:66], some_text()[None, 51:67]
+    honest = F.cross_entropy(model.prior(idx, targets)[0], targets[0])
+    close(model.train()(idx, targets)[1], honest, rtol=0, atol=1e-6)
+    assert model.eval()(idx, targets)[1] < honest - 1e-3
+
+
+def the_network_is_causal(library):
+    model = tiny(library, without=("zero start",)).eval()
+    torch.nn.init.normal_(model.lm_head.weight)
+    idx = some_text()[None, :16]
+    changed = idx.clone()
+    changed[0, 9] = (changed[0, 9] + 1) % V
+    differs = (model(idx)[0] - model(changed)[0]).abs().amax(dim=-1)[0] > 1e-6
+    assert not differs[:9].any() and differs[9]
+
+
+def the_rate_rises_stays_and_falls_to_0(library):
+    race = library.Race(max_iters=100, rising=0.1, falling=0.5)
+    shares = [library.trapezoid(step, race) for step in range(101)]
+    close(torch.tensor(shares[:10]), torch.arange(1, 11) / 10, rtol=0, atol=1e-6)
+    assert set(shares[9:51]) == {1.0} and shares[100] == 0
+    close(torch.tensor(shares[50:101]), torch.linspace(1, 0, 51), rtol=0, atol=1e-6)
+
+
+def every_parameter_has_one_optimizer(library):
+    model = tiny(library)
+    for race in (library.Race(), library.Race(muon_rate=0.02)):
+        optimizers = library.make_optimizers(model, race)
+        held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+        assert sorted(held) == sorted(id(p) for p in model.parameters())
+        assert len(optimizers) == 1 + bool(race.muon_rate)
+
+
+def a_race_learns_what_counts_do_not_tell(library):
+    """1 0 0 0 2 0 0 0 3 0 0 0 ...: what follows three zeros is known from four tokens before."""
+    text = F.pad((torch.arange(200) % 4 + 1)[:, None], (0, 3)).flatten()
+    torch.manual_seed(0)
+    model = library.SpeedrunGPT(library.SpeedrunConfig(**{**TINY, "n_layer": 1}), text)
+    losses = library.speedrun(model, text, library.Race(max_iters=60, adam_rate=2e-2))
+    assert len(losses) == 60
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+PROPERTIES = {
+    counts: [
+        contexts_are_numbered_by_their_digits,
+        counts_are_those_of_the_text,
+        what_never_occurs_has_no_counts,
+        discounts_by_hand,
+        without_counts_the_shorter_context_stands,
+        the_prior_is_a_distribution,
+        leaving_out_is_counting_without_it,
+        longer_contexts_have_the_last_word,
+    ],
+    modern_block: [
+        unit_vectors_have_mean_square_1,
+        turning_is_relative,
+        turning_keeps_lengths_and_tells_places_apart,
+        speeds_fall_from_1,
+        qk_norm_makes_the_size_of_weights_irrelevant,
+        the_block_is_nothing_at_first,
+        the_block_is_causal,
+        the_order_of_the_past_matters,
+        relu_is_squared,
+    ],
+    muon: [singular_values_come_near_1, directions_stay, steps_are_those_of_torch],
+    speedrun: [
+        blocks_score_each_token_once,
+        the_split_loss_is_the_mean_over_tokens,
+        overlapping_windows_score_with_more_context,
+        the_cap_bounds_and_keeps_small_logits,
+        a_new_model_is_its_counts,
+        counts_are_left_out_only_in_training,
+        the_network_is_causal,
+        the_rate_rises_stays_and_falls_to_0,
+        every_parameter_has_one_optimizer,
+        a_race_learns_what_counts_do_not_tell,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("library", "holds"), [(library, holds) for library, table in PROPERTIES.items() for holds in table]
+)
+def test_properties(library, holds):
+    torch.manual_seed(0)
+    holds(library)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, V - 1), min_size=8, max_size=60), st.integers(1, 4))
+def test_the_prior_of_any_text_is_a_distribution_also_with_places_left_out(ids, order):
+    text = torch.tensor(ids)
+    prior = counts.CountedPrior(text, order, V)
+    for probs in (prior(text[None, :-1]).exp(), prior(text[None, :-1], text[None, 1:]).exp()):
+        close(probs.sum(dim=-1), torch.ones(1, len(ids) - 1), rtol=0, atol=1e-5)
+        assert probs.min() > 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 40), st.integers(0, 10**6))
+def test_rotary_products_depend_on_the_distance_alone(i, j, shift, seed):
+    q, k = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(seed))
+    at = modern_block.rotary_angles(64, 16)
+    here, there = (
+        (modern_block.rotated(q, at[a : a + 1]) * modern_block.rotated(k, at[b : b + 1])).sum()
+        for a, b in ((i, j), (i + shift, j + shift))
+    )
+    close(here, there, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(speedrun.variants()))
+def test_every_variant_trains(name):
+    config, race = speedrun.variants()[name]
+    sizes = {**TINY, "dropout": config.dropout, "without": config.without}
+    text = some_text()
+    model = speedrun.SpeedrunGPT(speedrun.SpeedrunConfig(**sizes), text)
+    small = {"batch_size": race.batch_size, "muon_rate": race.muon_rate, "falling": race.falling}
+    losses = speedrun.speedrun(model, text, speedrun.Race(max_iters=3, **small))
+    assert all(map(math.isfinite, losses))
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"without has \['magic'\]; expected some of: counts"):
+        speedrun.SpeedrunConfig(without=("magic",))
+    with pytest.raises(ValueError, match="rows of 17 tokens; expected at most block_size = 16"):
+        tiny(speedrun)(torch.zeros(1, 17, dtype=torch.int64))
+    with pytest.raises(ValueError, match="stride is 17; expected 1 to block_size = 16"):
+        speedrun.strided_loss(tiny(speedrun), some_text(), 17)
+    with pytest.raises(ValueError, match=r"shape \(3,\); expected a matrix"):
+        muon.Muon([torch.nn.Parameter(torch.zeros(3))])
+
+
+# ---------------------------------------------------------------- planted faults are caught
+
+DIGITS, COUNTS, NEVER, HAND, SHORTER, WHOLE, LEFT_OUT, LONGER = PROPERTIES[counts]
+UNIT, RELATIVE, LENGTHS, SPEEDS, QK, NOTHING, CAUSAL_BLOCK, ORDER, SQUARE = PROPERTIES[modern_block]
+NEAR_1, DIRECTIONS, TORCHS = PROPERTIES[muon]
+BLOCKS, MEAN, STRIDED, CAP, STARTS, TRAINING, CAUSAL, RATE, ONE, LEARNS = PROPERTIES[speedrun]
+
+FAULTS = {
+    counts: [
+        ("digits from the front", "vocab_size**back", "vocab_size**(n - 1 - back)", {DIGITS}),
+        ("short contexts counted", "ids[:, : n - 1] = -1", "pass", {COUNTS, DIGITS}),
+        ("the follower's follower", "(rows, text[n:])", "(rows, text[n - 1 : -1])", {COUNTS, LONGER}),
+        ("unknown takes a neighbour's row", "row.where(self.known[row] == ids, len(self.known))", "row",
+         {COUNTS, NEVER}),
+        ("counts not discounted", "(counts - taken +", "(counts +", {HAND, WHOLE}),
+        ("what is taken is lost", " + taken.sum(dim=-1, keepdim=True) * lower", "", {HAND, WHOLE}),
+        ("discounts off by one", "F.pad(discounts, (1, 0))", "F.pad(discounts, (0, 1))",
+         {HAND, LEFT_OUT, WHOLE}),
+        ("4 is not more", "clamp(max=4)", "clamp(max=3)", {HAND}),
+        ("nothing seen, nothing expected", "mixed.where(total > 0, lower)", "mixed", {SHORTER, WHOLE}),
+        ("own occurrence kept", "(table(idx) - own)", "(table(idx) - 0)", {LEFT_OUT}),
+        ("shortest context last", "in zip(self.tables, ", "in zip(reversed(self.tables), ", {LONGER}),
+        ("probabilities, not their logarithms", "return probs.log()", "return probs", {WHOLE}),
+    ],
+    modern_block: [
+        ("mean square of C", "F.rms_norm(x, (x.shape[-1],))", "F.normalize(x, dim=-1)", {UNIT}),
+        ("all pairs at one speed", "torch.arange(0, hs, 2) / hs", "torch.zeros(hs // 2)", {SPEEDS}),
+        ("turned and stretched", "a * sin + b * cos", "a * sin + b", {LENGTHS, RELATIVE}),
+        ("no turn at all", "a * cos - b * sin, a * sin + b * cos", "a * cos + b * sin, a * sin + b * cos",
+         {LENGTHS, RELATIVE}),
+        ("positions counted from 1", "torch.arange(T)[:, None]", "torch.arange(1, T + 1)[:, None]",
+         {LENGTHS, SPEEDS}),
+        ("only queries turned", "for a in (q, k))", "if a is q else a for a in (q, k))", {ORDER}),
+        ("queries not normed", "q, k = unit(q), unit(k)", "k = unit(k)", {QK}),
+        ("the future seen", "is_causal=True", "is_causal=False", {CAUSAL_BLOCK}),
+        ("ReLU alone", "F.relu(x).square()", "F.relu(x)", {SQUARE}),
+        ("square alone", "F.relu(x).square()", "x.square()", {SQUARE}),
+        ("attention not zero at first", "            nn.init.zeros_(self.sa.proj.weight)\n", "", {NOTHING}),
+        ("feed-forward not zero at first", "            nn.init.zeros_(self.ffwd[2].weight)\n", "",
+         {NOTHING}),
+    ],
+    muon: [
+        ("not normed", "matrix / (matrix.norm() + 1e-7)", "matrix", {NEAR_1, TORCHS}),
+        ("fifth power forgotten", " + 2.0315 * A @ A", "", {DIRECTIONS, NEAR_1, TORCHS}),
+        ("tall stays turned", "return X.T if tall else X", "return X", {TORCHS}),
+        ("element by element", "A = X @ X.T", "A = X * X", {DIRECTIONS, NEAR_1, TORCHS}),
+        ("no momentum", "p.grad.lerp(velocity, group[\"momentum\"])", "p.grad", {TORCHS}),
+        ("not Nesterov's", "p.grad.lerp(velocity, group[\"momentum\"])", "velocity", {TORCHS}),
+        ("uphill", "alpha=-group", "alpha=group", {TORCHS}),
+        ("tall as wide", " * max(1, p.shape[0] / p.shape[1]) ** 0.5", "", {TORCHS}),
+    ],
+    speedrun: [
+        ("short block forgotten", "if whole < len(xs)", "if False", {BLOCKS, MEAN}),
+        ("an empty block", "if whole < len(xs)", "if True", {BLOCKS}),
+        ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)", {BLOCKS, MEAN}),
+        ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
+         {MEAN}),
+        ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb", {MEAN}),
+        ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]", {STRIDED}),
+        ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", {STRIDED}),
+        ("no cap", "cap * torch.tanh(logits / cap)", "logits", {CAP}),
+        ("cap of 1", "cap * torch.tanh(logits / cap)", "cap * torch.tanh(logits)", {CAP}),
+        ("head not zero", "        nn.init.zeros_(self.lm_head.weight)\n", "", {STARTS, TRAINING}),
+        ("counts alone", "logits + self.trust * self.prior", "0 * logits + self.trust * self.prior",
+         {LEARNS}),
+        ("counts half trusted", "torch.ones(())", "torch.full((), 0.5)", {STARTS, TRAINING}),
+        ("places kept in training", "leave_out = self.training and", "leave_out = False and", {TRAINING}),
+        ("places left out in evaluation", "leave_out = self.training and", "leave_out = True and",
+         {TRAINING}),
+        ("rate stays high", "return min(up, 1.0, down)", "return min(up, 1.0)", {RATE}),
+        ("no rise", "return min(up, 1.0, down)", "return min(1.0, down)", {RATE}),
+        ("matrices twice", "if id(p) not in chosen", "if True", {ONE}),
+        ("no step", "            part.step()", "            pass", {LEARNS}),
+        ("read backwards", "self.body(self.embed(idx))", "self.body(self.embed(idx.flip(1)))",
+         {CAUSAL, LEARNS}),
+    ],
+}  # fmt: skip
+
+test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
+    {library: (properties, FAULTS[library]) for library, properties in PROPERTIES.items()}
+)
