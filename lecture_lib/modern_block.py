@@ -16,7 +16,7 @@ __all__ = ["ModernBlock", "RotaryAttention", "SquaredReLU", "rotary_angles", "ro
 
 def unit(x: torch.Tensor) -> torch.Tensor:
     """RMSNorm without a gain: each vector with a mean square of 1, (..., C) -> (..., C)."""
-    return F.rms_norm(x, (x.shape[-1],))  # Zhang and Sennrich 2019, section 4
+    return F.rms_norm(x, (x.shape[-1],))  # Zhang and Sennrich 2019, equation 4
 
 
 def rotary_angles(T: int, hs: int) -> torch.Tensor:
@@ -55,7 +55,7 @@ class RotaryAttention(nn.Module):
 
 
 class SquaredReLU(nn.Module):
-    """The square of ReLU (So et al. 2021, section 3), element by element."""
+    """The square of ReLU (So et al. 2021), element by element."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape, kept."""
