@@ -172,13 +172,9 @@ def trapezoid(step: int, race: Race) -> float:
 
 
 def speedrun(model: SpeedrunGPT, text: torch.Tensor, race: Race) -> list[float]:
-    """Train `model` in place on `text`, (N,), which it has counted; returns the loss of each step.
-
-    Draws from torch's global generator. The progress bar goes to standard error.
-    """
+    """Train `model` on the `text`, (N,), it has counted; draws from torch's generator; returns the losses."""
     optimizers = make_optimizers(model.train(), race)
-    shape = partial(trapezoid, race=race)
-    schedules = [LambdaLR(optimizer, shape) for optimizer in optimizers]
+    schedules = [LambdaLR(optimizer, partial(trapezoid, race=race)) for optimizer in optimizers]
     losses = []
     for _ in tqdm(range(race.max_iters), unit="step", leave=False):
         _, loss = model(*get_batch({"train": text}, "train", race.batch_size, model.block_size))
@@ -216,7 +212,6 @@ def strided_loss(model: nn.Module, ids: torch.Tensor, stride: int) -> float:
     with eval_mode(model):
         for end in [*range(size, len(ids) - 1, stride), len(ids) - 1]:
             logits, _ = model(ids[None, max(0, end - size) : end])  # (1, T) -> (1, T, vocab_size)
-            new = slice(done + 1, end + 1)
-            total += F.cross_entropy(logits[0, done - end :], ids[new], reduction="sum").item()
+            total += F.cross_entropy(logits[0, done - end :], ids[done + 1 : end + 1], reduction="sum").item()
             done = end
     return total / done
