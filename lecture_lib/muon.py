@@ -28,13 +28,14 @@ class Muon(torch.optim.Optimizer):
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.dim() != 2:
                 raise ValueError(f"a parameter has shape {tuple(p.shape)}; expected a matrix, two dimensions")
+            self.state[p]["velocity"] = torch.zeros_like(p)
 
     @torch.no_grad()
     def step(self) -> None:
         """One step for all parameters that have a gradient."""
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
-                velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
+                velocity = self.state[p]["velocity"]
                 velocity.lerp_(p.grad, 1 - group["momentum"])
                 update = orthogonalised(p.grad.lerp(velocity, group["momentum"]))  # Nesterov's momentum
                 p.add_(update, alpha=-group["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)

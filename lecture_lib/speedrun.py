@@ -40,13 +40,11 @@ __all__ = [
 
 def blocks(ids: torch.Tensor, block_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Inputs and targets (B, T) that score every id but the first once, at most 32 rows at a time."""
-    xs, ys = (
-        ids[:-1].split(block_size),
-        ids[1:].split(block_size),
-    )  # blocks of (T,), the last one may be shorter
+    xs, ys = ids[:-1].split(block_size), ids[1:].split(block_size)  # blocks of (T,), the last may be shorter
     whole = (len(ids) - 1) // block_size
     for i in range(0, whole, 32):
-        yield torch.stack(xs[i : min(i + 32, whole)]), torch.stack(ys[i : min(i + 32, whole)])  # (B, T) each
+        rows = slice(i, min(i + 32, whole))
+        yield torch.stack(xs[rows]), torch.stack(ys[rows])  # (B, T) each
     if whole < len(xs):
         yield xs[-1][None], ys[-1][None]  # (1, what is left) each
 

@@ -19,28 +19,24 @@ from lecture_lib.batches import get_batch
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.nanogpt import from_gpt
 from lecture_lib.single_head import AutoregressiveModel
-from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT, speedrun, split_loss
+from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT, split_loss
 from lecture_lib.throughput import peak_flops, training_flops
 
 from .device import describe_machine
 from .files import replacing, write_text
 from .ladder import aligned
 from .paths import DATA, ROOT
-from .races import read_splits
+from .races import read_splits, timed_race
 
 RECORD = DATA / "recorded" / "bench.json"
+TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
 MODELS = {
     "chapter 11, a head at a time": GPT,
     "chapter 13, all heads at once": lambda config: from_gpt(GPT(config)),
-    "chapter 16, the speedrun's": lambda config: speedrun_model(config),
+    "chapter 16, the speedrun's": lambda config: SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT),
 }
 SMALL = GPTConfig(block_size=256, n_embd=128)  # the speedrun's size
 LECTURE = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)  # the lecture's final one
-TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
-
-
-def speedrun_model(config: GPTConfig) -> SpeedrunGPT:
-    return SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT)
 
 
 def in_turns(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
@@ -117,11 +113,8 @@ def growth(rounds: int) -> dict[str, dict]:
 def time_to_188() -> dict[str, float]:
     """Seconds of a race of 10 steps from random weights, and the loss on the whole validation split."""
     _, splits = read_splits()
-    torch.manual_seed(1337)
-    began = time.perf_counter()
-    model = SpeedrunGPT(SpeedrunConfig(), splits["train"])
-    speedrun(model, splits["train"], Race(max_iters=10))
-    return {"seconds": time.perf_counter() - began, "val": split_loss(model, splits["val"])}
+    model, seconds = timed_race(1337, Race(max_iters=10), SpeedrunConfig(), splits["train"])
+    return {"seconds": seconds, "val": split_loss(model, splits["val"])}
 
 
 def benchmark(rounds: int = 5) -> dict:

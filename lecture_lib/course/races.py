@@ -40,6 +40,17 @@ def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
     return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))
 
 
+def timed_race(
+    seed: int, race: Race, config: SpeedrunConfig, text: torch.Tensor
+) -> tuple[SpeedrunGPT, float]:
+    """A model trained on `text`, (N,), from random weights, and the seconds by the rules' clock."""
+    torch.manual_seed(seed)
+    began = time.perf_counter()
+    model = SpeedrunGPT(config, text)
+    speedrun(model, text, race)
+    return model, time.perf_counter() - began
+
+
 def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) -> dict:
     """From random weights to the score: trains under the clock, keeps the model in `out`, then looks at val.
 
@@ -47,11 +58,7 @@ def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) 
     random crops (`crops`), and in overlapping windows (`strided`).
     """
     tokenizer, splits = read_splits()
-    torch.manual_seed(seed)
-    began = time.perf_counter()
-    model = SpeedrunGPT(config, splits["train"])
-    speedrun(model, splits["train"], race)
-    seconds = time.perf_counter() - began
+    model, seconds = timed_race(seed, race, config, splits["train"])
     crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=25)
     found = {
         "seed": seed,
@@ -120,9 +127,7 @@ def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[d
             if (variant, seed) in done:
                 continue
             steps = round(series["seconds"] / seconds_per_step(config, race, inner))
-            torch.manual_seed(seed)
-            model = SpeedrunGPT(config, inner)
-            speedrun(model, inner, replace(race, max_iters=steps))
+            model, _ = timed_race(seed, replace(race, max_iters=steps), config, inner)
             run = {"variant": variant, "seed": seed, "steps": steps, "dev": split_loss(model, dev)}
             series["runs"].append(run)
             write_text(path, json.dumps(series, indent=1) + "\n")
