@@ -4,11 +4,13 @@ Video 1:56:20.
 Promoted from notebooks/16_speedrun.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ContextCounts", "CountedPrior", "context_ids", "interpolated"]
+__all__ = ["ContextCounts", "CountedPrior", "context_ids", "discounts_of", "interpolated", "page_counts"]
 
 
 def context_ids(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
@@ -21,56 +23,110 @@ def context_ids(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
 
 
 class ContextCounts(nn.Module):
-    """How often each token follows each context of `n` tokens in a text of ids, (N,)."""
+    """How often each token follows each context of `n` tokens in a text of ids, (N,).
 
-    def __init__(self, text: torch.Tensor, n: int, vocab_size: int):
+    With `parts`, (N,), which numbers the parts of the text from 0, each part is counted by itself: a place
+    belongs to the part of the token that follows.
+    """
+
+    def __init__(self, text: torch.Tensor, n: int, vocab_size: int, parts: torch.Tensor | None = None):
         super().__init__()
-        ids = context_ids(text[None, :-1], n, vocab_size)[0, n - 1 :]  # (N - n,)
+        self.n, self.vocab_size = n, vocab_size
+        ids = self.keys(text[None, :-1], None if parts is None else parts[None, 1:])[0, n - 1 :]  # (N - n,)
         known, rows = ids.unique(return_inverse=True)  # (U,) sorted, (N - n,)
         counts = torch.zeros(len(known) + 1, vocab_size)  # the last row: contexts that never occur
         counts.index_put_((rows, text[n:]), torch.ones(len(rows)), accumulate=True)
-        self.n, self.vocab_size = n, vocab_size
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("counts", counts, persistent=False)
 
-    def forward(self, idx: torch.Tensor) -> torch.Tensor:
-        """The counts of what follows each place of ids (B, T): (B, T, vocab_size)."""
+    def keys(self, idx: torch.Tensor, parts: torch.Tensor | None) -> torch.Tensor:
+        """The number of the context at each place, in its part: (B, T) -> (B, T); -1 if it is too short."""
         ids = context_ids(idx, self.n, self.vocab_size)
+        return ids if parts is None else ids.where(ids < 0, ids + parts * self.vocab_size**self.n)
+
+    def forward(self, idx: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
+        """The counts of what follows each place of ids (B, T), in its part: (B, T, vocab_size)."""
+        ids = self.keys(idx, parts)
         row = torch.searchsorted(self.known, ids).clamp(max=len(self.known) - 1)  # (B, T)
         return self.counts[row.where(self.known[row] == ids, len(self.known))]
 
 
-def interpolated(counts: torch.Tensor, discounts: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
-    """Discounted counts (..., vocab_size), what is taken given to `lower` (..., vocab_size): probabilities.
+def discounts_of(counts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """What is taken from each of the counts, any shape: `shares` (4,) of counts of 1, 2, 3, and of 4 if more.
 
-    `discounts` (4,), each at most the count it is taken from: of counts of 1, 2, 3 and more (Chen and
-    Goodman 1999, 3). Where all counts are 0, `lower` itself.
+    Four discounts for each order, as in Chen and Goodman 1999, 3, who compute them.
     """
-    taken = F.pad(discounts, (1, 0))[counts.clamp(max=4).long()]  # (..., vocab_size)
-    total = counts.sum(dim=-1, keepdim=True)  # (..., 1)
-    mixed = (counts - taken + taken.sum(dim=-1, keepdim=True) * lower) / total.clamp(min=1)
-    return mixed.where(total > 0, lower)
+    amounts = F.pad(shares * torch.arange(1, 5, device=shares.device), (1, 0))  # (5,); nothing of 0
+    return amounts[counts.clamp(max=4).long()]
+
+
+def interpolated(kept: torch.Tensor, taken: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    """Counts as probabilities: `kept` (..., vocab_size), and `taken` (..., 1) of them shared out as `lower`.
+
+    `lower` (..., vocab_size) are the probabilities after a shorter context; without counts they stand.
+    """
+    total = kept.sum(dim=-1, keepdim=True) + taken  # (..., 1)
+    return ((kept + taken * lower) / total.clamp(min=1e-6)).where(total > 0, lower)
+
+
+def page_counts(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
+    """What followed the last n tokens earlier in the same row: (B, T) -> counts (B, T, vocab_size)."""
+    ids = context_ids(idx, n, vocab_size)  # (B, T)
+    again = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, None, :]  # (B, T, T)
+    earlier = again.tril(-1).float()  # row t: the places before t with the same context
+    followers = F.one_hot(idx, vocab_size).float()  # (B, T, vocab_size)
+    return earlier[:, :, :-1] @ followers[:, 1:]  # (B, T, T - 1) @ (B, T - 1, vocab_size)
 
 
 class CountedPrior(nn.Module):
-    """What the last `order` tokens foretell: counts of a text, their discounts learned."""
+    """What the last 1 to `order` tokens foretell: counts of a text and of the page at hand.
 
-    def __init__(self, text: torch.Tensor, order: int, vocab_size: int):
+    `text` (N,) is what is counted; without it the page is all there is. `parts` (N,) numbers the parts of the
+    text that can be left out. Without `page` the page doesn't count.
+    """
+
+    PAGE_SHARE = 0.1  # of the page's counts, given to shorter contexts
+
+    def __init__(
+        self,
+        vocab_size: int,
+        order: int,
+        text: torch.Tensor | None = None,
+        parts: torch.Tensor | None = None,
+        page: bool = True,
+    ):
         super().__init__()
-        single = torch.bincount(text, minlength=vocab_size) + 1.0
+        self.vocab_size, self.page = vocab_size, page
+        single = torch.ones(vocab_size) if text is None else torch.bincount(text, minlength=vocab_size) + 1.0
         self.register_buffer("single", single / single.sum(), persistent=False)
-        self.tables = nn.ModuleList(ContextCounts(text, n, vocab_size) for n in range(1, order + 1))
+        orders = range(1, order + 1)
+        count = partial(ContextCounts, text, vocab_size=vocab_size)
+        self.tables = nn.ModuleList(count(n) for n in orders if text is not None)
+        self.part_tables = nn.ModuleList(count(n, parts=parts) for n in orders if parts is not None)
         self.discounts = nn.Parameter(torch.zeros(order, 4))  # through a sigmoid: shares of 1, 2, 3 and 4
+        self.page_weights = nn.Parameter(
+            torch.full((order,), 5.0)
+        )  # logs: one word of the page counts e^5 times
 
-    def forward(self, idx: torch.Tensor, left_out: torch.Tensor | None = None) -> torch.Tensor:
+    def text_counts(self, idx: torch.Tensor, n: int, parts: torch.Tensor | None) -> torch.Tensor:
+        """What followed the last n tokens in the text, without the part that each place is in: (B, T, V)."""
+        if not self.tables:
+            return torch.zeros(*idx.shape, self.vocab_size, device=idx.device)
+        counts = self.tables[n - 1](idx)
+        return counts if parts is None else counts - self.part_tables[n - 1](idx, parts)
+
+    def forward(self, idx: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
         """Ids (B, T) -> log-probabilities of the next token, (B, T, vocab_size).
 
-        `left_out` (B, T): the tokens that follow, if `idx` is a piece of the counted text; each place's own
-        occurrence then doesn't count.
+        `parts` (B, T): the parts of the text that the next tokens are from, to be left out of the counts.
         """
-        own = 0 if left_out is None else F.one_hot(left_out, len(self.single))  # (B, T, vocab_size)
         probs = self.single  # (vocab_size,)
-        for table, share in zip(self.tables, self.discounts.sigmoid(), strict=True):
-            discounts = share * torch.arange(1, 5, device=share.device)  # (4,)
-            probs = interpolated((table(idx) - own).clamp(min=0), discounts, probs)
+        learned = zip(self.discounts.sigmoid(), self.page_weights.exp(), strict=True)
+        for n, (shares, weight) in enumerate(learned, start=1):
+            counts = self.text_counts(idx, n, parts)  # (B, T, vocab_size)
+            discounts = discounts_of(counts, shares)
+            page = weight * page_counts(idx, n, self.vocab_size) if self.page else torch.zeros_like(counts)
+            kept = counts - discounts + (1 - self.PAGE_SHARE) * page
+            taken = (discounts + self.PAGE_SHARE * page).sum(dim=-1, keepdim=True)  # (B, T, 1)
+            probs = interpolated(kept, taken, probs)
         return probs.log()

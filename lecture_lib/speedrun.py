@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from lecture_lib.batches import get_batch
 from lecture_lib.counts import CountedPrior
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.modern_block import ModernBlock, unit
@@ -24,10 +23,12 @@ from lecture_lib.training import eval_mode
 
 __all__ = [
     "INGREDIENTS",
+    "NoPositions",
     "Race",
     "SpeedrunConfig",
     "SpeedrunGPT",
     "blocks",
+    "draw",
     "make_optimizers",
     "soft_capped",
     "speedrun",
@@ -59,14 +60,26 @@ def split_loss(model: nn.Module, ids: torch.Tensor) -> float:
     return total / (len(ids) - 1)
 
 
+def draw(
+    text: torch.Tensor, parts: torch.Tensor, batch_size: int, block_size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random chunks of a text and its parts, (N,) each: inputs, targets, the targets' parts, (B, T) each."""
+    starts = torch.randint(len(text) - block_size, (batch_size, 1))  # (B, 1)
+    places = starts + torch.arange(block_size)  # (B, T)
+    return text[places], text[places + 1], parts[places + 1]
+
+
 def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
     """Logits of any shape, bent so that none exceeds `cap` in size (Gemma Team 2024, section 2)."""
     return cap * torch.tanh(logits / cap)
 
 
 INGREDIENTS = (
-    "counts",
-    "leaving one out",
+    "counts of the text",
+    "counts of the page",
+    "leaving the play out",
+    "counts as input",
+    "trust by place",
     "rotary positions",
     "QK-norm",
     "squared ReLU",
@@ -80,12 +93,15 @@ class SpeedrunConfig(GPTConfig):
     """What the speedrun's model is made of."""
 
     block_size: int = 256
-    n_embd: int = 128
-    order: int = 5  # characters of context in the longest counts
+    n_layer: int = 3
+    order: int = 7  # characters of context in the longest counts
+    noise: float = 0.1  # share of the characters that the network, while training, reads wrongly
     without: tuple[str, ...] = ()  # of INGREDIENTS
 
     def __post_init__(self):
         super().__post_init__()
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise is {self.noise}; expected a share from 0 up to, not including, 1")
         if unknown := set(self.without) - set(INGREDIENTS):
             raise ValueError(f"without has {sorted(unknown)}; expected some of: {', '.join(INGREDIENTS)}")
 
@@ -94,48 +110,73 @@ class SpeedrunConfig(GPTConfig):
         return ingredient not in self.without
 
 
-class SpeedrunGPT(AutoregressiveModel):
-    """A GPT of modern blocks that corrects what counts of the training text foretell.
+class NoPositions(nn.Module):
+    """Takes the place of a table of positions where attention itself tells them."""
 
-    `text`, (N,), holds the ids of the training split: they are counted here, and while the model trains,
-    every place that it's shown must be a piece of them.
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        """Places (T,) -> zeros (T, 1)."""
+        return torch.zeros(len(places), 1, device=places.device)
+
+
+class SpeedrunGPT(AutoregressiveModel):
+    """A GPT of modern blocks that corrects what counts foretell.
+
+    `text`, (N,), holds the ids of the training split: they are counted here. `parts`, (N,), numbers the plays
+    that they are from; only training needs them.
     """
 
-    def __init__(self, config: SpeedrunConfig, text: torch.Tensor):
+    def __init__(self, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor | None = None):
         def make_body() -> nn.Module:
             return nn.Sequential(*(ModernBlock(config, config.without) for _ in range(config.n_layer)))
 
         V, C = config.vocab_size, config.n_embd
         super().__init__(V, config.block_size, C, make_body)
         self.config = config
-        self.lm_head = nn.Linear(C, V, bias=False)
-        nn.init.zeros_(self.lm_head.weight)
         if config.has("rotary positions"):
-            self.position_embedding_table = None
+            self.position_embedding_table = NoPositions()
+        self.prior = CountedPrior(
+            V,
+            config.order,
+            text if config.has("counts of the text") else None,
+            parts if config.has("counts of the text") and config.has("leaving the play out") else None,
+            config.has("counts of the page"),
+        )
+        self.hint = nn.Linear(V, C, bias=False)  # counts as input
         self.dropout = nn.Dropout(config.dropout)
-        self.prior = CountedPrior(text, config.order, V) if config.has("counts") else None
-        self.trust = nn.Parameter(torch.ones(()))  # in the counts
+        self.lm_head, self.trust = nn.Linear(C, V, bias=False), nn.Linear(C, 1)
+        for weights in (self.lm_head.weight, self.trust.weight):
+            nn.init.zeros_(weights)
+        nn.init.ones_(self.trust.bias)
 
-    def embed(self, idx: torch.Tensor) -> torch.Tensor:
-        """Embeddings of ids, without positions if those are rotary: (B, T) -> (B, T, n_embd)."""
-        T = idx.shape[1]
-        if self.block_size < T:
-            raise ValueError(f"idx has rows of {T} tokens; expected at most block_size = {self.block_size}")
-        x = self.token_embedding_table(idx)  # (B, T) -> (B, T, C)
-        if self.position_embedding_table is not None:
-            x = x + self.position_embedding_table(torch.arange(T, device=idx.device))
-        return self.dropout(unit(x))
+    def noised(self, idx: torch.Tensor) -> torch.Tensor:
+        """Ids (B, T), while training some of them replaced by random ones: (B, T)."""
+        if not (self.training and self.config.noise):
+            return idx
+        wrong = torch.rand(idx.shape, device=idx.device) < self.config.noise
+        return torch.randint_like(idx, self.config.vocab_size).where(wrong, idx)
+
+    def features(self, idx: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+        """What the network makes of ids (B, T) and the counts' (B, T, vocab_size): (B, T, n_embd)."""
+        x = self.embed(self.noised(idx))  # (B, T) -> (B, T, C)
+        if self.config.has("counts as input"):
+            hints = F.layer_norm(log_probs.detach(), log_probs.shape[-1:])  # (B, T, vocab_size)
+            x = x + self.hint(hints)
+        return unit(self.body(self.dropout(unit(x))))
 
     def forward(
-        self, idx: torch.Tensor, targets: torch.Tensor | None = None
+        self, idx: torch.Tensor, targets: torch.Tensor | None = None, parts: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ids (B, T) -> logits (B, T, vocab_size) and the loss in nats per token, None without targets."""
-        logits = self.lm_head(unit(self.body(self.embed(idx))))  # (B, T) -> (B, T, vocab_size)
+        """Ids (B, T) -> logits (B, T, vocab_size) and the loss in nats per token, None without targets.
+
+        `parts` (B, T): the plays that the next tokens are from, if those were counted.
+        """
+        log_probs = self.prior(idx, parts if self.prior.part_tables else None)  # (B, T, vocab_size)
+        x = self.features(idx, log_probs)  # (B, T, C)
+        logits = self.lm_head(x)  # (B, T, vocab_size)
         if self.config.has("soft cap"):
             logits = soft_capped(logits)
-        if self.prior is not None:
-            leave_out = self.training and self.config.has("leaving one out")
-            logits = logits + self.trust * self.prior(idx, targets if leave_out else None)
+        trust = self.trust(x) if self.config.has("trust by place") else self.trust.bias  # (B, T, 1) or (1,)
+        logits = logits + trust * log_probs
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -146,19 +187,22 @@ class Race:
     """How a speedrun trains."""
 
     batch_size: int = 8  # B, sequences in an optimizer step
-    max_iters: int = 150  # optimizer steps
-    adam_rate: float = 1e-2  # learning rate of Adam
+    max_iters: int = 300  # optimizer steps
+    adam_rate: float = 4e-3  # learning rate of Adam
+    counts_rate: float = 0.1  # the same for discounts and weights of the counts
     muon_rate: float = 0.0  # learning rate of Muon, for the matrices of the blocks; 0: Adam has them too
-    rising: float = 0.1  # share of the steps in which the rates rise, from near 0
+    rising: float = 0.05  # share of the steps in which the rates rise, from near 0
     falling: float = 0.5  # share of the steps in which they fall, to 0
 
 
 def make_optimizers(model: SpeedrunGPT, race: Race) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, if it has a rate, and Adam for all else."""
     matrices = list(model.body.parameters()) if race.muon_rate else []
-    chosen = {id(p) for p in matrices}
+    counts = list(model.prior.parameters())
+    chosen = {id(p) for p in (*matrices, *counts)}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    adam = torch.optim.Adam(others, lr=race.adam_rate, betas=(0.8, 0.95), fused=True)
+    groups = [{"params": others}, {"params": counts, "lr": race.counts_rate}]
+    adam = torch.optim.Adam(groups, lr=race.adam_rate, betas=(0.8, 0.95), fused=True)
     return [adam, Muon(matrices, lr=race.muon_rate)] if matrices else [adam]
 
 
@@ -169,13 +213,16 @@ def trapezoid(step: int, race: Race) -> float:
     return min(up, 1.0, down)
 
 
-def speedrun(model: SpeedrunGPT, text: torch.Tensor, race: Race) -> list[float]:
-    """Train `model` on the `text`, (N,), it has counted; draws from torch's generator; returns the losses."""
+def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: Race) -> list[float]:
+    """Train `model` on the `text` and `parts`, (N,) each, that it has counted; returns the losses.
+
+    Draws from torch's global generator.
+    """
     optimizers = make_optimizers(model.train(), race)
     schedules = [LambdaLR(optimizer, partial(trapezoid, race=race)) for optimizer in optimizers]
     losses = []
     for _ in tqdm(range(race.max_iters), unit="step", leave=False):
-        _, loss = model(*get_batch({"train": text}, "train", race.batch_size, model.block_size))
+        _, loss = model(*draw(text, parts, race.batch_size, model.block_size))
         model.zero_grad(set_to_none=True)
         loss.backward()
         for part in (*optimizers, *schedules):
@@ -190,11 +237,14 @@ def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
     return {
         "the recipe": (SpeedrunConfig(), Race()),
         **left_out,
+        "without noise": (SpeedrunConfig(noise=0.0), Race()),
         "without a falling rate": (SpeedrunConfig(), Race(falling=0.0)),
         "with a batch of 32": (SpeedrunConfig(), Race(batch_size=32)),
         "with dropout 0.1": (SpeedrunConfig(dropout=0.1), Race()),
         "with Muon": (SpeedrunConfig(), Race(muon_rate=0.02)),
-        "without counts, with Muon": (SpeedrunConfig(without=("counts",)), Race(muon_rate=0.02)),
+        "twice as wide": (SpeedrunConfig(n_embd=128), Race()),
+        "without any counts": (SpeedrunConfig(without=INGREDIENTS[:2]), Race()),
+        "without any counts, with Muon": (SpeedrunConfig(without=INGREDIENTS[:2]), Race(muon_rate=0.02)),
     }
 
 

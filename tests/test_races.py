@@ -21,6 +21,7 @@ def tiny(monkeypatch):
     ids = (torch.arange(2000) // 3) % 5
     splits = {"train": ids[:1800], "val": ids[1800:]}
     monkeypatch.setattr(races, "read_splits", lambda: (CharTokenizer("abcde"), splits))
+    monkeypatch.setattr(races, "read_plays", lambda: torch.arange(2000) // 225)
     monkeypatch.setattr(sampling, "read_splits", races.read_splits)
     monkeypatch.setattr(races, "SpeedrunConfig", TINY)
     monkeypatch.setattr(races, "Race", SHORT)
@@ -57,6 +58,14 @@ def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
 def test_without_record_nothing_is_stored(tiny, tmp_path):
     list(races.races([1], path=tmp_path / "record.json", out=tmp_path))
     assert not (tmp_path / "record.json").exists()
+
+
+def test_the_play_to_judge_by_is_held_out_whole(tiny):
+    train = races.read_splits()[1]["train"]
+    inner, parts, dev = races.hold_out(train)
+    assert torch.equal(dev, train[6 * 225 : 7 * 225])
+    assert torch.equal(inner, torch.cat([train[: 6 * 225], train[7 * 225 :]]))
+    assert parts.unique().tolist() == [0, 1, 2, 3, 4, 5, 7] and len(parts) == len(inner)
 
 
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):

@@ -49,49 +49,99 @@ def what_never_occurs_has_no_counts(library):
     assert not table(torch.tensor([[4, 4, 3, 3]])).any()
 
 
+def parts_are_counted_by_themselves(library):
+    """A table of parts says of each what a table of that part alone says; a new part has no counts."""
+    text = some_text(60)
+    text[5:8] = 4  # 4 4 has the highest number: a context too short in part 1 must not be taken for it
+    whole = library.ContextCounts(text, 2, V, parts=torch.arange(60) // 20)
+    idx = some_text(17, seed=1)[None]
+    for part in range(3):  # the two tokens before a part are its first context
+        alone = library.ContextCounts(text[max(0, 20 * part - 2) : 20 * part + 20], 2, V)
+        assert torch.equal(whole(idx, torch.full_like(idx, part)), alone(idx))
+    assert not whole(idx, torch.full_like(idx, 3)).any()
+
+
 def discounts_by_hand(library):
-    numbers, taken = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.5, 1.0, 9.0, 9.0])
-    probs = library.interpolated(numbers, taken, torch.full((3,), 1 / 3))
-    close(probs, torch.tensor([1 / 2, 1 / 3, 1 / 6]), rtol=0, atol=1e-6)
-    many = library.interpolated(
-        torch.tensor([9.0, 3.0, 0.0]), torch.tensor([0.0, 0.0, 1.0, 3.0]), torch.eye(3)[2]
+    """A share of 1, 2 and 3, and of 4 for more; nothing of 0."""
+    taken = library.discounts_of(
+        torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0]), torch.tensor([0.5, 0.25, 0.1, 0.2])
     )
-    close(
-        many, torch.tensor([6 / 12, 2 / 12, 4 / 12]), rtol=0, atol=1e-6
-    )  # the third count's, and the last for more
+    close(taken, torch.tensor([0, 0.5, 0.5, 0.3, 0.8, 0.8]), rtol=0, atol=1e-6)
+
+
+def interpolation_by_hand(library):
+    probs = library.interpolated(
+        torch.tensor([1.0, 0.5, 0.0]), torch.tensor([1.5]), torch.tensor([0.2, 0.2, 0.6])
+    )
+    close(probs, torch.tensor([1.3, 0.8, 0.9]) / 3, rtol=0, atol=1e-6)
 
 
 def without_counts_the_shorter_context_stands(library):
     lower = torch.tensor([0.2, 0.8])
-    close(library.interpolated(torch.zeros(2), torch.ones(4), lower), lower, rtol=0, atol=0)
+    close(library.interpolated(torch.zeros(2), torch.zeros(1), lower), lower, rtol=0, atol=0)
+
+
+def the_page_counts_what_followed_earlier(library):
+    """By hand, for contexts of one and two tokens; a place never sees its own follower."""
+    idx = torch.tensor([[0, 1, 2, 0, 1, 3, 0, 1]])
+    one, two = library.page_counts(idx, 1, V)[0], library.page_counts(idx, 2, V)[0]
+    assert one[-1].tolist() == two[-1].tolist() == [0, 0, 1, 1, 0]
+    assert one[3].tolist() == [0, 1, 0, 0, 0] and not two[3].any()
+    assert not one[:3].any() and not one[5].any() and not library.page_counts(idx, 3, V).any()
+
+
+def the_page_is_its_own_row(library):
+    idx = torch.stack([some_text(30), some_text(30, seed=1)])
+    together = library.page_counts(idx, 2, V)
+    assert torch.equal(together[1:], library.page_counts(idx[1:], 2, V)) and together.any()
 
 
 def the_prior_is_a_distribution(library):
-    prior = library.CountedPrior(some_text(), 3, V)
-    probs = prior(torch.randint(V, (3, 17), generator=torch.Generator().manual_seed(1))).exp()
-    close(probs.sum(dim=-1), torch.ones(3, 17), rtol=0, atol=1e-5)
-    assert probs.min() > 0
+    idx = torch.randint(V, (3, 17), generator=torch.Generator().manual_seed(1))
+    for text in (some_text(), None):
+        for page in (True, False):
+            probs = library.CountedPrior(V, 3, text, page=page)(idx).exp()
+            close(probs.sum(dim=-1), torch.ones(3, 17), rtol=0, atol=1e-5)
+            assert probs.min() > 0
 
 
-def leaving_out_is_counting_without_it(library):
-    """Strike the place's own occurrence from each table, by hand: the same probabilities."""
+def the_prior_by_hand(library):
+    """After 0 the text has 1 twice and 2 once, the page 3 once: with shares of a half, and of a tenth."""
+    prior = library.CountedPrior(V, 1, torch.tensor([0, 1, 0, 2, 0, 1]))
+    w = prior.page_weights.exp().item()
+    single = torch.tensor([4, 3, 2, 1, 1]) / 11
+    expected = (torch.tensor([0, 2 - 1, 1 - 0.5, 0.9 * w, 0]) + (1 + 0.5 + 0.1 * w) * single) / (3 + w)
+    close(prior(torch.tensor([[0, 3, 0]]))[0, -1].exp(), expected, rtol=0, atol=1e-6)
+
+
+def leaving_out_is_never_having_counted(library):
+    """Two parts, one left out: the counts of the other, alone."""
     text = some_text(80)
-    prior = library.CountedPrior(text, 2, V)
-    at = 30
-    idx, targets = text[None, at - 8 : at], text[None, at - 7 : at + 1]
-    left_out = prior(idx, targets)[0, -1]
-    for n, table in enumerate(prior.tables, start=1):
-        row = torch.searchsorted(table.known, library.context_ids(idx, n, V)[0, -1])
-        table.counts[row, text[at]] -= 1
-    close(left_out, prior(idx)[0, -1], rtol=0, atol=1e-6)
+    both = library.CountedPrior(V, 3, text, parts=torch.arange(80) // 40)
+    idx = some_text(20, seed=1)[None]
+    for n in (1, 2, 3):
+        other = library.CountedPrior(V, 3, text[40 - n :])  # with the first context of the second part
+        left_out = both.text_counts(idx, n, parts=torch.zeros_like(idx))
+        assert torch.equal(left_out, other.text_counts(idx, n, None)) and left_out.any()
 
 
 def longer_contexts_have_the_last_word(library):
     """After 0 1 comes 2, after 3 1 comes 4: the single 1 can't know."""
     text = torch.tensor([0, 1, 2, 3, 1, 4] * 30)
-    prior = library.CountedPrior(text, 2, V)
+    prior = library.CountedPrior(V, 2, text, page=False)
     probs = prior(torch.tensor([[0, 1], [3, 1]])).exp()[:, -1]
     assert probs[0, 2] > 0.9 and probs[1, 4] > 0.9
+
+
+def the_page_has_its_say(library):
+    """In the text 0 1 2; on this page 0 1 4. Without the page, or without the text, the other one speaks."""
+    text, idx = torch.tensor([0, 1, 2] * 30), torch.tensor([[0, 1, 4, 0, 1, 4, 0, 1]])
+    likeliest = [
+        library.CountedPrior(V, 2, counted, page=page)(idx)[0, -1].argmax().item()
+        for counted, page in ((text, True), (text, False), (None, True))
+    ]
+    assert likeliest == [4, 2, 4]
+    assert library.CountedPrior(V, 2)(idx)[0, -1].exp()[4] > 0.8
 
 
 # ---------------------------------------------------------------- the modern block
@@ -201,9 +251,12 @@ def steps_are_those_of_torch(library):
 TINY = {"vocab_size": V, "block_size": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "order": 2}
 
 
+PARTS = torch.arange(400) // 100
+
+
 def tiny(library, **more):
     torch.manual_seed(0)
-    return library.SpeedrunGPT(library.SpeedrunConfig(**TINY, **more), some_text())
+    return library.SpeedrunGPT(library.SpeedrunConfig(**{**TINY, **more}), some_text(), PARTS)
 
 
 def blocks_score_each_token_once(library):
@@ -251,16 +304,75 @@ def a_new_model_is_its_counts(library):
     close(model(idx)[0], model.prior(idx), rtol=0, atol=1e-6)
 
 
-def counts_are_left_out_only_in_training(library):
-    model, idx, targets = tiny(library), some_text()[None, 50:66], some_text()[None, 51:67]
-    honest = F.cross_entropy(model.prior(idx, targets)[0], targets[0])
-    close(model.train()(idx, targets)[1], honest, rtol=0, atol=1e-6)
-    assert model.eval()(idx, targets)[1] < honest - 1e-3
+def the_play_is_left_out_where_it_is_told(library):
+    """With `parts` the loss is that of honest counts, unless the ingredient is missing; without, of all."""
+    idx, targets, parts = (a[None, 90:106] for a in (some_text(), some_text().roll(-1), PARTS.roll(-1)))
+    model, naive = tiny(library), tiny(library, without=("leaving the play out",))
+    honest = F.cross_entropy(model.prior(idx, parts)[0], targets[0])
+    knowing = F.cross_entropy(model.prior(idx)[0], targets[0])
+    close(model(idx, targets, parts)[1], honest, rtol=0, atol=1e-6)
+    close(model(idx, targets)[1], knowing, rtol=0, atol=1e-6)
+    close(naive(idx, targets, parts)[1], knowing, rtol=0, atol=1e-6)
+    assert (honest - knowing).abs() > 1e-3
+
+
+def only_what_is_counted_is_in_the_prior(library):
+    """Of text and page, each left out: the prior of the other; both: all tokens alike."""
+    idx = some_text(16, seed=1)[None]
+    text, page = "counts of the text", "counts of the page"
+    for without, prior in (
+        ((text,), counts.CountedPrior(V, 2)),
+        ((page,), counts.CountedPrior(V, 2, some_text(), page=False)),
+        ((text, page), counts.CountedPrior(V, 2, page=False)),
+    ):
+        close(tiny(library, without=without).prior(idx), prior(idx), rtol=0, atol=1e-6)
+
+
+def the_network_reads_the_counts(library):
+    """Their hint reaches the features, scaled alike; without the ingredient it doesn't."""
+    idx = some_text()[None, :16]
+    hints = 100 * torch.randn(1, 16, V)
+    for without, heard in (((), True), (("counts as input",), False)):
+        model = tiny(library, without=without).eval()
+        there = model.features(idx, hints)
+        assert torch.equal(there, model.features(idx, torch.randn(1, 16, V))) != heard
+        close(model.features(idx, 3 * hints + 1), there, rtol=0, atol=1e-3)
+
+
+def trust_is_chosen_by_place(library):
+    """One number multiplies the counts of a place, another those of the next, if the ingredient is there."""
+    idx = some_text()[None, :16]
+    for without, differs in (((), True), (("trust by place",), False)):
+        model = tiny(library, without=without).eval()
+        torch.nn.init.normal_(model.trust.weight)
+        trust = model(idx)[0] / model.prior(idx)  # the network's own logits are 0
+        close(trust, trust[..., :1].expand_as(trust), rtol=0, atol=1e-4)
+        assert (trust.std() > 0.1) == differs
+
+
+def noise_is_for_the_training_network(library):
+    model, idx = tiny(library, noise=0.25), some_text()[None].expand(50, 400)
+    wrong = (model.train().noised(idx) != idx).float().mean()
+    assert abs(wrong - 0.25 * (V - 1) / V) < 0.01  # a fifth of the random ones hit the true one
+    assert torch.equal(model.eval().noised(idx), idx)
+    assert torch.equal(tiny(library, noise=0.0).train().noised(idx), idx)
+    page, hints = idx[:1, :16], torch.zeros(1, 16, V)
+    assert not torch.equal(model.train().features(page, hints), model.eval().features(page, hints))
+    close(model.train()(page)[0], model.prior(page), rtol=0, atol=1e-6)  # the counts read the true ones
+
+
+def chunks_keep_their_parts(library):
+    text = torch.arange(400)
+    xb, yb, parts = library.draw(text, PARTS, 64, 16)
+    assert xb.shape == yb.shape == parts.shape == (64, 16)
+    assert torch.equal(yb, xb + 1) and torch.equal(parts, PARTS[yb])
+    assert len(xb[:, 0].unique()) > 32 and (xb.diff() == 1).all()
 
 
 def the_network_is_causal(library):
     model = tiny(library, without=("zero start",)).eval()
-    torch.nn.init.normal_(model.lm_head.weight)
+    for weights in (model.lm_head.weight, model.trust.weight):
+        torch.nn.init.normal_(weights)
     idx = some_text()[None, :16]
     changed = idx.clone()
     changed[0, 9] = (changed[0, 9] + 1) % V
@@ -283,14 +395,19 @@ def every_parameter_has_one_optimizer(library):
         held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
         assert len(optimizers) == 1 + bool(race.muon_rate)
+        rates = {id(p): group["lr"] for o in optimizers for group in o.param_groups for p in group["params"]}
+        assert {rates[id(p)] for p in model.prior.parameters()} == {race.counts_rate}
+        assert rates[id(model.body[0].ffwd[0].weight)] == (race.muon_rate or race.adam_rate)
 
 
 def a_race_learns_what_counts_do_not_tell(library):
     """1 0 0 0 2 0 0 0 3 0 0 0 ...: what follows three zeros is known from four tokens before."""
     text = F.pad((torch.arange(200) % 4 + 1)[:, None], (0, 3)).flatten()
     torch.manual_seed(0)
-    model = library.SpeedrunGPT(library.SpeedrunConfig(**{**TINY, "n_layer": 1}), text)
-    losses = library.speedrun(model, text, library.Race(max_iters=60, adam_rate=2e-2))
+    sizes = {**TINY, "n_layer": 1, "noise": 0.0, "without": ("counts of the page",)}
+    parts = torch.arange(800) // 100
+    model = library.SpeedrunGPT(library.SpeedrunConfig(**sizes), text, parts)
+    losses = library.speedrun(model, text, parts, library.Race(max_iters=60, adam_rate=2e-2))
     assert len(losses) == 60
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
@@ -300,11 +417,17 @@ PROPERTIES = {
         contexts_are_numbered_by_their_digits,
         counts_are_those_of_the_text,
         what_never_occurs_has_no_counts,
+        parts_are_counted_by_themselves,
         discounts_by_hand,
+        interpolation_by_hand,
         without_counts_the_shorter_context_stands,
+        the_page_counts_what_followed_earlier,
+        the_page_is_its_own_row,
         the_prior_is_a_distribution,
-        leaving_out_is_counting_without_it,
+        the_prior_by_hand,
+        leaving_out_is_never_having_counted,
         longer_contexts_have_the_last_word,
+        the_page_has_its_say,
     ],
     modern_block: [
         unit_vectors_have_mean_square_1,
@@ -324,7 +447,12 @@ PROPERTIES = {
         overlapping_windows_score_with_more_context,
         the_cap_bounds_and_keeps_small_logits,
         a_new_model_is_its_counts,
-        counts_are_left_out_only_in_training,
+        the_play_is_left_out_where_it_is_told,
+        only_what_is_counted_is_in_the_prior,
+        the_network_reads_the_counts,
+        trust_is_chosen_by_place,
+        noise_is_for_the_training_network,
+        chunks_keep_their_parts,
         the_network_is_causal,
         the_rate_rises_stays_and_falls_to_0,
         every_parameter_has_one_optimizer,
@@ -343,10 +471,10 @@ def test_properties(library, holds):
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, V - 1), min_size=8, max_size=60), st.integers(1, 4))
-def test_the_prior_of_any_text_is_a_distribution_also_with_places_left_out(ids, order):
-    text = torch.tensor(ids)
-    prior = counts.CountedPrior(text, order, V)
-    for probs in (prior(text[None, :-1]).exp(), prior(text[None, :-1], text[None, 1:]).exp()):
+def test_the_prior_of_any_text_is_a_distribution_also_with_parts_left_out(ids, order):
+    text, parts = torch.tensor(ids), torch.arange(len(ids)) // 5
+    prior = counts.CountedPrior(V, order, text, parts)
+    for probs in (prior(text[None, :-1]).exp(), prior(text[None, :-1], parts[None, 1:]).exp()):
         close(probs.sum(dim=-1), torch.ones(1, len(ids) - 1), rtol=0, atol=1e-5)
         assert probs.min() > 0
 
@@ -366,17 +494,19 @@ def test_rotary_products_depend_on_the_distance_alone(i, j, shift, seed):
 @pytest.mark.parametrize("name", list(speedrun.variants()))
 def test_every_variant_trains(name):
     config, race = speedrun.variants()[name]
-    sizes = {**TINY, "dropout": config.dropout, "without": config.without}
+    sizes = {**TINY, "dropout": config.dropout, "noise": config.noise, "without": config.without}
     text = some_text()
-    model = speedrun.SpeedrunGPT(speedrun.SpeedrunConfig(**sizes), text)
+    model = speedrun.SpeedrunGPT(speedrun.SpeedrunConfig(**sizes), text, PARTS)
     small = {"batch_size": race.batch_size, "muon_rate": race.muon_rate, "falling": race.falling}
-    losses = speedrun.speedrun(model, text, speedrun.Race(max_iters=3, **small))
+    losses = speedrun.speedrun(model, text, PARTS, speedrun.Race(max_iters=3, **small))
     assert all(map(math.isfinite, losses))
 
 
 def test_errors_name_what_is_wrong():
-    with pytest.raises(ValueError, match=r"without has \['magic'\]; expected some of: counts"):
+    with pytest.raises(ValueError, match=r"without has \['magic'\]; expected some of: counts of"):
         speedrun.SpeedrunConfig(without=("magic",))
+    with pytest.raises(ValueError, match=r"noise is 1; expected a share from 0"):
+        speedrun.SpeedrunConfig(noise=1)
     with pytest.raises(ValueError, match="rows of 17 tokens; expected at most block_size = 16"):
         tiny(speedrun)(torch.zeros(1, 17, dtype=torch.int64))
     with pytest.raises(ValueError, match="stride is 17; expected 1 to block_size = 16"):
@@ -387,27 +517,46 @@ def test_errors_name_what_is_wrong():
 
 # ---------------------------------------------------------------- planted faults are caught
 
-DIGITS, COUNTS, NEVER, HAND, SHORTER, WHOLE, LEFT_OUT, LONGER = PROPERTIES[counts]
+DIGITS, COUNTS, NEVER, PARTED, HAND, MIXED, SHORTER, PAGE, ROWS, WHOLE, BY_HAND, LEFT_OUT, LONGER, SAY = (
+    PROPERTIES[counts]
+)
 UNIT, RELATIVE, LENGTHS, SPEEDS, QK, NOTHING, CAUSAL_BLOCK, ORDER, SQUARE = PROPERTIES[modern_block]
 NEAR_1, DIRECTIONS, TORCHS = PROPERTIES[muon]
-BLOCKS, MEAN, STRIDED, CAP, STARTS, TRAINING, CAUSAL, RATE, ONE, LEARNS = PROPERTIES[speedrun]
+(BLOCKS, MEAN, STRIDED, CAP, STARTS, PLAY, PRIOR, HINT, TRUST, NOISE, CHUNKS, CAUSAL, RATE, ONE,
+ LEARNS) = PROPERTIES[speedrun]  # fmt: skip
 
 FAULTS = {
     counts: [
         ("digits from the front", "vocab_size**back", "vocab_size**(n - 1 - back)", {DIGITS}),
         ("short contexts counted", "ids[:, : n - 1] = -1", "pass", {COUNTS, DIGITS}),
-        ("the follower's follower", "(rows, text[n:])", "(rows, text[n - 1 : -1])", {COUNTS, LONGER}),
+        ("the follower's follower", "(rows, text[n:])", "(rows, text[n - 1 : -1])",
+         {BY_HAND, COUNTS, LONGER, SAY}),
         ("unknown takes a neighbour's row", "row.where(self.known[row] == ids, len(self.known))", "row",
-         {COUNTS, NEVER}),
-        ("counts not discounted", "(counts - taken +", "(counts +", {HAND, WHOLE}),
-        ("what is taken is lost", " + taken.sum(dim=-1, keepdim=True) * lower", "", {HAND, WHOLE}),
-        ("discounts off by one", "F.pad(discounts, (1, 0))", "F.pad(discounts, (0, 1))",
-         {HAND, LEFT_OUT, WHOLE}),
+         {COUNTS, LEFT_OUT, NEVER, PARTED}),
+        ("the context's part", "parts[None, 1:]", "parts[None, :-1]", {LEFT_OUT, PARTED}),
+        ("short contexts in a part", "ids.where(ids < 0, ids + parts", "(ids + parts", {PARTED}),
+        ("discounts off by one", "(1, 0))  # (5,)", "(0, 1))  # (5,)", {BY_HAND, HAND, SAY, WHOLE}),
         ("4 is not more", "clamp(max=4)", "clamp(max=3)", {HAND}),
-        ("nothing seen, nothing expected", "mixed.where(total > 0, lower)", "mixed", {SHORTER, WHOLE}),
-        ("own occurrence kept", "(table(idx) - own)", "(table(idx) - 0)", {LEFT_OUT}),
-        ("shortest context last", "in zip(self.tables, ", "in zip(reversed(self.tables), ", {LONGER}),
-        ("probabilities, not their logarithms", "return probs.log()", "return probs", {WHOLE}),
+        ("shares, not amounts", "shares * torch.arange(1, 5, device=shares.device)", "shares",
+         {BY_HAND, HAND}),
+        ("what is taken is lost", "(kept + taken * lower)", "kept", {BY_HAND, MIXED, WHOLE}),
+        ("nothing seen, nothing expected", ".where(total > 0, lower)", "", {SHORTER, WHOLE}),
+        ("the page knows what comes", ".tril(-1)", ".tril(0)", {PAGE}),
+        ("the page, read to its end", "again.tril(-1)", "again", {PAGE}),
+        ("the page forgets the last", "earlier[:, :, :-1] @ followers[:, 1:]", "earlier @ followers",
+         {BY_HAND, PAGE, SAY}),
+        ("short contexts on the page", " & (ids >= 0)[:, None, :]", "", {PAGE}),
+        ("one page for all rows", "@ followers[:, 1:]", "@ followers[:1, 1:]", {ROWS}),
+        ("nothing taken from the counts", "kept = counts - discounts +", "kept = counts +", {BY_HAND}),
+        ("the page's share lost", "discounts + self.PAGE_SHARE * page", "discounts", {BY_HAND, WHOLE}),
+        ("page always on", "if self.page else", "if True else", {SAY}),
+        ("page never on", "if self.page else", "if False else", {BY_HAND, SAY}),
+        ("page weighed as text", "self.page_weights.exp()", "torch.ones_like(self.page_weights)",
+         {BY_HAND, SAY}),
+        ("parts kept", "counts if parts is None else", "counts if True else", {LEFT_OUT}),
+        ("shortest context last", "(shares, weight) in enumerate(learned, start=1)",
+         "(shares, weight) in reversed(list(enumerate(learned, start=1)))", {LONGER}),
+        ("probabilities, not their logarithms", "return probs.log()", "return probs", {BY_HAND, WHOLE}),
     ],
     modern_block: [
         ("mean square of C", "F.rms_norm(x, (x.shape[-1],))", "F.normalize(x, dim=-1)", {UNIT}),
@@ -447,18 +596,39 @@ FAULTS = {
         ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", {STRIDED}),
         ("no cap", "cap * torch.tanh(logits / cap)", "logits", {CAP}),
         ("cap of 1", "cap * torch.tanh(logits / cap)", "cap * torch.tanh(logits)", {CAP}),
-        ("head not zero", "        nn.init.zeros_(self.lm_head.weight)\n", "", {STARTS, TRAINING}),
-        ("counts alone", "logits + self.trust * self.prior", "0 * logits + self.trust * self.prior",
-         {LEARNS}),
-        ("counts half trusted", "torch.ones(())", "torch.full((), 0.5)", {STARTS, TRAINING}),
-        ("places kept in training", "leave_out = self.training and", "leave_out = False and", {TRAINING}),
-        ("places left out in evaluation", "leave_out = self.training and", "leave_out = True and",
-         {TRAINING}),
+        ("head not zero", "(self.lm_head.weight, self.trust.weight)", "(self.trust.weight,)",
+         {NOISE, PLAY, STARTS, TRUST}),
+        ("trust not equal at first", "(self.lm_head.weight, self.trust.weight)", "(self.lm_head.weight,)",
+         {NOISE, PLAY, STARTS}),
+        ("counts trusted less", "nn.init.ones_(self.trust.bias)", "nn.init.constant_(self.trust.bias, 0.9)",
+         {NOISE, PLAY, STARTS}),
+        ("counts alone", "logits + trust * log_probs", "0 * logits + trust * log_probs", {LEARNS}),
+        ("plays kept in training", "parts if self.prior.part_tables else None", "None", {PLAY}),
+        ("plays always told apart", "config.has(\"leaving the play out\")", "True", {PLAY}),
+        ("text always counted", "text if config.has(\"counts of the text\")", "text if True", {PRIOR}),
+        ("page always counted", "config.has(\"counts of the page\"),", "True,", {PRIOR}),
+        ("hint unheard", "x = x + self.hint(hints)", "pass", {HINT}),
+        ("hint always heard", "if self.config.has(\"counts as input\")", "if True", {HINT}),
+        ("hint not scaled", "F.layer_norm(log_probs.detach(), log_probs.shape[-1:])",
+         "log_probs.detach() / 9",
+         {HINT}),
+        ("trust the same everywhere", "self.trust(x) if self.config.has(\"trust by place\") else", "",
+         {TRUST}),
+        ("trust always by place", "self.trust(x) if self.config.has(\"trust by place\") else self.trust.bias",
+         "self.trust(x)", {TRUST}),
+        ("noise in evaluation", "if not (self.training and self.config.noise)", "if not self.config.noise",
+         {CAUSAL, HINT, MEAN, NOISE, STRIDED}),
+        ("no noise", "self.embed(self.noised(idx))", "self.embed(idx)", {NOISE}),
+        ("noise the wrong way round", ".where(wrong, idx)", ".where(~wrong, idx)", {NOISE}),
+        ("parts of the inputs", "parts[places + 1]", "parts[places]", {CHUNKS}),
+        ("always the beginning", "starts = torch.randint(len(text) - block_size, (batch_size, 1))",
+         "starts = torch.zeros(batch_size, 1, dtype=torch.int64)", {CHUNKS}),
+        ("one rate for all", ", \"lr\": race.counts_rate", "", {ONE}),
         ("rate stays high", "return min(up, 1.0, down)", "return min(up, 1.0)", {RATE}),
         ("no rise", "return min(up, 1.0, down)", "return min(1.0, down)", {RATE}),
-        ("matrices twice", "if id(p) not in chosen", "if True", {ONE}),
+        ("matrices twice", "if id(p) not in chosen", "if True", {LEARNS, ONE}),
         ("no step", "            part.step()", "            pass", {LEARNS}),
-        ("read backwards", "self.body(self.embed(idx))", "self.body(self.embed(idx.flip(1)))",
+        ("read backwards", "self.embed(self.noised(idx))", "self.embed(self.noised(idx.flip(1)))",
          {CAUSAL, LEARNS}),
     ],
 }  # fmt: skip

@@ -26,7 +26,7 @@ from .device import describe_machine
 from .files import replacing, write_text
 from .ladder import aligned
 from .paths import DATA, ROOT
-from .races import read_splits, timed_race
+from .races import read_plays, read_splits, timed_race
 
 RECORD = DATA / "recorded" / "bench.json"
 TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
@@ -35,7 +35,7 @@ MODELS = {
     "chapter 13, all heads at once": lambda config: from_gpt(GPT(config)),
     "chapter 16, the speedrun's": lambda config: SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT),
 }
-SMALL = GPTConfig(block_size=256, n_embd=128)  # the speedrun's size
+SMALL = GPTConfig(block_size=256, n_layer=3)  # the speedrun's size
 LECTURE = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)  # the lecture's final one
 
 
@@ -113,7 +113,8 @@ def growth(rounds: int) -> dict[str, dict]:
 def time_to_188() -> dict[str, float]:
     """Seconds of a race of 10 steps from random weights, and the loss on the whole validation split."""
     _, splits = read_splits()
-    model, seconds = timed_race(1337, Race(max_iters=10), SpeedrunConfig(), splits["train"])
+    train = splits["train"]
+    model, seconds = timed_race(1337, Race(max_iters=10), SpeedrunConfig(), train, read_plays()[: len(train)])
     return {"seconds": seconds, "val": split_loss(model, splits["val"])}
 
 

@@ -22,7 +22,7 @@ from lecture_lib.speedrun import (
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import TrainConfig, estimate_loss
 
-from .corpus import load_corpus
+from .corpus import PLAYS, load_corpus, play_numbers
 from .device import describe_machine
 from .files import write_text
 from .paths import DATA, OUT
@@ -30,8 +30,8 @@ from .paths import DATA, OUT
 MODELS = OUT / "16_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
-DEV_TOKENS = 51_200  # of the part of the training split that is held back, on which variants are judged
-ABLATION_STEPS = 40  # of the full recipe; the others get as many as take the same time
+DEV_PLAY = "Measure for Measure"  # held out of the training split, to judge variants on
+ABLATION_STEPS = 100  # of the full recipe; the others get as many as take the same time
 
 
 def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
@@ -40,14 +40,19 @@ def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
     return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))
 
 
+def read_plays() -> torch.Tensor:
+    """The number of the play that each character of the corpus is from, (N,)."""
+    return torch.tensor(play_numbers(load_corpus()))
+
+
 def timed_race(
-    seed: int, race: Race, config: SpeedrunConfig, text: torch.Tensor
+    seed: int, race: Race, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor
 ) -> tuple[SpeedrunGPT, float]:
-    """A model trained on `text`, (N,), from random weights, and the seconds by the rules' clock."""
+    """A model trained on `text` and `parts`, (N,), from random weights; the seconds by the rules' clock."""
     torch.manual_seed(seed)
     began = time.perf_counter()
-    model = SpeedrunGPT(config, text)
-    speedrun(model, text, race)
+    model = SpeedrunGPT(config, text, parts)
+    speedrun(model, text, parts, race)
     return model, time.perf_counter() - began
 
 
@@ -58,8 +63,8 @@ def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) 
     random crops (`crops`), and in overlapping windows (`strided`).
     """
     tokenizer, splits = read_splits()
-    model, seconds = timed_race(seed, race, config, splits["train"])
-    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=25)
+    model, seconds = timed_race(seed, race, config, splits["train"], read_plays()[: len(splits["train"])])
+    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
     found = {
         "seed": seed,
         "seconds": round(seconds, 3),
@@ -98,12 +103,19 @@ def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
 # ---------------------------------------------------------------- ablations
 
 
-def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor) -> float:
+def hold_out(train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The training split (N,) as text to learn from, its parts, and a play to judge by: dev."""
+    plays = read_plays()[: len(train)]
+    held_out = plays == [play.title for play in PLAYS].index(DEV_PLAY)
+    return train[~held_out], plays[~held_out], train[held_out]
+
+
+def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
     """Processor time of a training step, over six of them after two that aren't counted."""
-    model = SpeedrunGPT(config, text)
-    speedrun(model, text, replace(race, max_iters=2))
+    model = SpeedrunGPT(config, text, parts)
+    speedrun(model, text, parts, replace(race, max_iters=2))
     began = time.process_time()
-    speedrun(model, text, replace(race, max_iters=6))
+    speedrun(model, text, parts, replace(race, max_iters=6))
     return (time.process_time() - began) / 6
 
 
@@ -113,12 +125,11 @@ def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[d
     What is in the file already isn't run again, so an interrupted series goes on where it stopped.
     """
     _, splits = read_splits()
-    cut = int(0.9 * len(splits["train"]))
-    inner, dev = splits["train"][:cut], splits["train"][cut : cut + DEV_TOKENS + 1]
+    inner, parts, dev = hold_out(splits["train"])
     if path.exists():
         series = json.loads(path.read_text(encoding="utf-8"))
     else:
-        seconds = ABLATION_STEPS * seconds_per_step(*variants()["the recipe"], inner)
+        seconds = ABLATION_STEPS * seconds_per_step(*variants()["the recipe"], inner, parts)
         series = {"command": "lecture speedrun --ablate", "machine": describe_machine(), "seconds": seconds}
         series |= {"date": date.today().isoformat(), "runs": []}
     done = {(run["variant"], run["seed"]) for run in series["runs"]}
@@ -126,8 +137,8 @@ def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[d
         for variant, (config, race) in variants().items():
             if (variant, seed) in done:
                 continue
-            steps = round(series["seconds"] / seconds_per_step(config, race, inner))
-            model, _ = timed_race(seed, replace(race, max_iters=steps), config, inner)
+            steps = round(series["seconds"] / seconds_per_step(config, race, inner, parts))
+            model, _ = timed_race(seed, replace(race, max_iters=steps), config, inner, parts)
             run = {"variant": variant, "seed": seed, "steps": steps, "dev": split_loss(model, dev)}
             series["runs"].append(run)
             write_text(path, json.dumps(series, indent=1) + "\n")
