@@ -56,8 +56,10 @@ def discounts_of(counts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
 
     Four discounts for each order, as in Chen and Goodman 1999, 3, who compute them.
     """
-    amounts = F.pad(shares * torch.arange(1, 5, device=shares.device), (1, 0))  # (5,); nothing of 0
-    return amounts[counts.clamp(max=4).long()]
+    levels = (counts == 1, counts == 2, counts == 3, counts > 3)
+    return sum(
+        k * share * level for k, (share, level) in enumerate(zip(shares, levels, strict=True), start=1)
+    )
 
 
 def interpolated(kept: torch.Tensor, taken: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
@@ -110,23 +112,30 @@ class CountedPrior(nn.Module):
 
     def text_counts(self, idx: torch.Tensor, n: int, parts: torch.Tensor | None) -> torch.Tensor:
         """What followed the last n tokens in the text, without the part that each place is in: (B, T, V)."""
-        if not self.tables:
-            return torch.zeros(*idx.shape, self.vocab_size, device=idx.device)
         counts = self.tables[n - 1](idx)
         return counts if parts is None else counts - self.part_tables[n - 1](idx, parts)
+
+    def evidence(
+        self, idx: torch.Tensor, n: int, parts: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What text and page keep of their counts after n tokens, (B, T, V), and what is taken, (B, T, 1)."""
+        kept = taken = torch.zeros((), device=idx.device)
+        if self.tables:
+            counts = self.text_counts(idx, n, parts)  # (B, T, V)
+            discounts = discounts_of(counts, self.discounts[n - 1].sigmoid())
+            kept, taken = counts - discounts, discounts.sum(dim=-1, keepdim=True)
+        if self.page:
+            page = self.page_weights[n - 1].exp() * page_counts(idx, n, self.vocab_size)  # (B, T, V)
+            kept = kept + (1 - self.PAGE_SHARE) * page
+            taken = taken + self.PAGE_SHARE * page.sum(dim=-1, keepdim=True)
+        return kept, taken
 
     def forward(self, idx: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
         """Ids (B, T) -> log-probabilities of the next token, (B, T, vocab_size).
 
         `parts` (B, T): the parts of the text that the next tokens are from, to be left out of the counts.
         """
-        probs = self.single  # (vocab_size,)
-        learned = zip(self.discounts.sigmoid(), self.page_weights.exp(), strict=True)
-        for n, (shares, weight) in enumerate(learned, start=1):
-            counts = self.text_counts(idx, n, parts)  # (B, T, vocab_size)
-            discounts = discounts_of(counts, shares)
-            page = weight * page_counts(idx, n, self.vocab_size) if self.page else torch.zeros_like(counts)
-            kept = counts - discounts + (1 - self.PAGE_SHARE) * page
-            taken = (discounts + self.PAGE_SHARE * page).sum(dim=-1, keepdim=True)  # (B, T, 1)
-            probs = interpolated(kept, taken, probs)
+        probs = self.single.expand(*idx.shape, -1)  # (B, T, vocab_size)
+        for n in range(1, len(self.discounts) + 1):
+            probs = interpolated(*self.evidence(idx, n, parts), lower=probs)
         return probs.log()

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from lecture_lib.counts import CountedPrior
+from lecture_lib.course.corpus import play_spans
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.modern_block import ModernBlock, unit
 from lecture_lib.muon import Muon
@@ -28,8 +29,11 @@ __all__ = [
     "SpeedrunConfig",
     "SpeedrunGPT",
     "blocks",
+    "dev_start",
     "draw",
     "make_optimizers",
+    "play_parts",
+    "recipes",
     "soft_capped",
     "speedrun",
     "split_loss",
@@ -60,6 +64,22 @@ def split_loss(model: nn.Module, ids: torch.Tensor) -> float:
     return total / (len(ids) - 1)
 
 
+def dev_start(text: str, n_train: int) -> int:
+    """Where to cut the training split, the first `n_train` characters: as far into a play as `val` begins."""
+    plays = play_spans(text)
+    known = n_train - plays["The Taming of the Shrew"].start  # characters
+    return plays["Measure for Measure"].start + known
+
+
+def play_parts(text: str) -> torch.Tensor:
+    """The part of each character of the corpus, (N,): 2 i the first third of play i, 2 i + 1 the rest."""
+    parts = torch.empty(len(text), dtype=torch.int64)
+    for i, play in enumerate(play_spans(text).values()):
+        third = play.start + (play.stop - play.start) // 3
+        parts[play.start : third], parts[third : play.stop] = 2 * i, 2 * i + 1
+    return parts
+
+
 def draw(
     text: torch.Tensor, parts: torch.Tensor, batch_size: int, block_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -77,7 +97,7 @@ def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
 INGREDIENTS = (
     "counts of the text",
     "counts of the page",
-    "leaving the play out",
+    "leaving the part out",
     "counts as input",
     "trust by place",
     "rotary positions",
@@ -121,8 +141,8 @@ class NoPositions(nn.Module):
 class SpeedrunGPT(AutoregressiveModel):
     """A GPT of modern blocks that corrects what counts foretell.
 
-    `text`, (N,), holds the ids of the training split: they are counted here. `parts`, (N,), numbers the plays
-    that they are from; only training needs them.
+    `text`, (N,), holds the ids of the training split: they are counted here. `parts`, (N,), numbers the parts
+    that they are in; only training needs them.
     """
 
     def __init__(self, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor | None = None):
@@ -138,7 +158,7 @@ class SpeedrunGPT(AutoregressiveModel):
             V,
             config.order,
             text if config.has("counts of the text") else None,
-            parts if config.has("counts of the text") and config.has("leaving the play out") else None,
+            parts if config.has("counts of the text") and config.has("leaving the part out") else None,
             config.has("counts of the page"),
         )
         self.hint = nn.Linear(V, C, bias=False)  # counts as input
@@ -168,7 +188,7 @@ class SpeedrunGPT(AutoregressiveModel):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids (B, T) -> logits (B, T, vocab_size) and the loss in nats per token, None without targets.
 
-        `parts` (B, T): the plays that the next tokens are from, if those were counted.
+        `parts` (B, T): the parts of the text that the next tokens are in, if it was counted.
         """
         log_probs = self.prior(idx, parts if self.prior.part_tables else None)  # (B, T, vocab_size)
         x = self.features(idx, log_probs)  # (B, T, C)
@@ -229,6 +249,13 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
             part.step()
         losses.append(loss.item())
     return losses
+
+
+def recipes() -> dict[str, tuple[SpeedrunConfig, Race]]:
+    """The two records' models and training: class -> both."""
+    network = SpeedrunConfig(n_embd=160, n_layer=5, n_head=5, without=("counts of the text",))
+    long = Race(max_iters=1000, muon_rate=0.02, falling=0.6)
+    return {"open": (SpeedrunConfig(), Race()), "network": (network, long)}
 
 
 def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:

@@ -124,14 +124,6 @@ def test_the_plays_tile_the_text_in_order(good_text):
     assert "the isle is full of noises" not in text  # The Tempest is cut before it
 
 
-def test_every_character_has_the_number_of_its_play(good_text):
-    text = good_text.decode()
-    numbers = corpus.play_numbers(text)
-    assert len(numbers) == len(text)
-    for number, span in enumerate(corpus.play_spans(text).values()):
-        assert numbers[span.start] == numbers[span.stop - 1] == number
-
-
 @pytest.mark.parametrize("order", [[0], [1, 0]])
 def test_plays_that_are_missing_or_out_of_order_are_named(order):
     with pytest.raises(CourseError, match="the opening of Richard III, in its place"):

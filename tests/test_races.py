@@ -21,51 +21,52 @@ def tiny(monkeypatch):
     ids = (torch.arange(2000) // 3) % 5
     splits = {"train": ids[:1800], "val": ids[1800:]}
     monkeypatch.setattr(races, "read_splits", lambda: (CharTokenizer("abcde"), splits))
-    monkeypatch.setattr(races, "read_plays", lambda: torch.arange(2000) // 225)
+    monkeypatch.setattr(races, "play_parts", lambda text: torch.arange(2000) // 225)
+    monkeypatch.setattr(races, "dev_start", lambda text, n_train: 1500)
     monkeypatch.setattr(sampling, "read_splits", races.read_splits)
-    monkeypatch.setattr(races, "SpeedrunConfig", TINY)
-    monkeypatch.setattr(races, "Race", SHORT)
+    monkeypatch.setattr(races, "recipes", lambda: {"open": (TINY(), SHORT()), "network": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
     monkeypatch.setattr(races, "variants", lambda: table)
 
 
 def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
     first, again, other = (
-        races.run_race(seed, SHORT(), TINY(), tmp_path / name)
-        for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+        races.run_race("open", seed, tmp_path / name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     )
     assert first["val"] == again["val"] != other["val"]
     assert first["seconds"] > 0
 
 
 def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
-    races.run_race(7, SHORT(), TINY(), tmp_path)
-    assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
-    text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
+    races.run_race("open", 7, tmp_path)
+    assert json.loads((tmp_path / "open-7.json").read_text())["seed"] == 7
+    text = sampling.write_on("abc", 20, checkpoint=tmp_path / "open-7")
     assert text.startswith("abc") and len(text) == 23
 
 
 def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
     path, found = tmp_path / "record.json", []
-    for run in races.races([1, 2], record=True, path=path, out=tmp_path):
+    for run in races.races("open", [1, 2], record=True, path=path, out=tmp_path):
         assert not path.exists()
         found.append(run)
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text())["open"]
     assert record["runs"] == found and [run["seed"] for run in found] == [1, 2]
-    assert record["command"] == "lecture speedrun 1 2 --record"
+    assert record["command"] == "lecture speedrun 1 2 --recipe open --record"
+
+
+def test_a_record_leaves_that_of_the_other_class_alone(tiny, tmp_path):
+    path = tmp_path / "record.json"
+    for name in ("open", "network"):
+        list(races.races(name, [1], record=True, path=path, out=tmp_path))
+    before = json.loads(path.read_text())
+    list(races.races("network", [2], record=True, path=path, out=tmp_path))
+    after = json.loads(path.read_text())
+    assert after["open"] == before["open"] and after["network"] != before["network"]
 
 
 def test_without_record_nothing_is_stored(tiny, tmp_path):
-    list(races.races([1], path=tmp_path / "record.json", out=tmp_path))
+    list(races.races("open", [1], path=tmp_path / "record.json", out=tmp_path))
     assert not (tmp_path / "record.json").exists()
-
-
-def test_the_play_to_judge_by_is_held_out_whole(tiny):
-    train = races.read_splits()[1]["train"]
-    inner, parts, dev = races.hold_out(train)
-    assert torch.equal(dev, train[6 * 225 : 7 * 225])
-    assert torch.equal(inner, torch.cat([train[: 6 * 225], train[7 * 225 :]]))
-    assert parts.unique().tolist() == [0, 1, 2, 3, 4, 5, 7] and len(parts) == len(inner)
 
 
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
@@ -124,8 +125,10 @@ def test_the_readme_shows_what_was_recorded():
 
 
 def test_the_readme_tells_the_recorded_races():
-    runs = json.loads(races.RECORD.read_text())["runs"]
-    seconds, losses = [run["seconds"] for run in runs], [run["val"] for run in runs]
-    assert len({run["seed"] for run in runs}) == len(runs) >= 3
-    told = f"{min(losses):.3f} to {max(losses):.3f} in {min(seconds):.0f} to {max(seconds):.0f} s"
-    assert told in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for name, record in json.loads(races.RECORD.read_text()).items():
+        runs = record["runs"]
+        seconds, losses = [run["seconds"] for run in runs], [run["val"] for run in runs]
+        assert len({run["seed"] for run in runs}) == len(runs) >= 3
+        told = f"{min(losses):.3f} to {max(losses):.3f} in {min(seconds):.0f} to {max(seconds):.0f} s"
+        assert f"{name} | {told}" in readme

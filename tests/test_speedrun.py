@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lecture_lib import counts, modern_block, muon, speedrun
+from lecture_lib.course.corpus import load_corpus, play_spans
 from lecture_lib.gpt import GPTConfig
 
 close = torch.testing.assert_close
@@ -304,10 +305,10 @@ def a_new_model_is_its_counts(library):
     close(model(idx)[0], model.prior(idx), rtol=0, atol=1e-6)
 
 
-def the_play_is_left_out_where_it_is_told(library):
+def the_part_is_left_out_where_it_is_told(library):
     """With `parts` the loss is that of honest counts, unless the ingredient is missing; without, of all."""
     idx, targets, parts = (a[None, 90:106] for a in (some_text(), some_text().roll(-1), PARTS.roll(-1)))
-    model, naive = tiny(library), tiny(library, without=("leaving the play out",))
+    model, naive = tiny(library), tiny(library, without=("leaving the part out",))
     honest = F.cross_entropy(model.prior(idx, parts)[0], targets[0])
     knowing = F.cross_entropy(model.prior(idx)[0], targets[0])
     close(model(idx, targets, parts)[1], honest, rtol=0, atol=1e-6)
@@ -447,7 +448,7 @@ PROPERTIES = {
         overlapping_windows_score_with_more_context,
         the_cap_bounds_and_keeps_small_logits,
         a_new_model_is_its_counts,
-        the_play_is_left_out_where_it_is_told,
+        the_part_is_left_out_where_it_is_told,
         only_what_is_counted_is_in_the_prior,
         the_network_reads_the_counts,
         trust_is_chosen_by_place,
@@ -467,6 +468,28 @@ PROPERTIES = {
 def test_properties(library, holds):
     torch.manual_seed(0)
     holds(library)
+
+
+def test_dev_is_to_the_training_split_what_val_is_to_the_text():
+    """The same share is from a play that begins before, all the rest from one that is new."""
+    text = load_corpus()
+    n_train = int(0.9 * len(text))
+    cut = speedrun.dev_start(text, n_train)
+    shares = []
+    for start, end in ((cut, n_train), (n_train, len(text))):
+        known, new = [span for span in play_spans(text).values() if span.start < end and span.stop > start]
+        assert known.start < start < new.start
+        shares.append((known.stop - start) / (end - start))
+    assert abs(shares[0] - shares[1]) < 0.01
+
+
+def test_a_play_has_two_parts():
+    text = load_corpus()
+    parts = speedrun.play_parts(text)
+    for i, play in enumerate(play_spans(text).values()):
+        third = play.start + (play.stop - play.start) // 3
+        assert set(parts[play.start : third].tolist()) == {2 * i}
+        assert set(parts[third : play.stop].tolist()) == {2 * i + 1}
 
 
 @settings(deadline=None, max_examples=30)
@@ -603,8 +626,8 @@ FAULTS = {
         ("counts trusted less", "nn.init.ones_(self.trust.bias)", "nn.init.constant_(self.trust.bias, 0.9)",
          {NOISE, PLAY, STARTS}),
         ("counts alone", "logits + trust * log_probs", "0 * logits + trust * log_probs", {LEARNS}),
-        ("plays kept in training", "parts if self.prior.part_tables else None", "None", {PLAY}),
-        ("plays always told apart", "config.has(\"leaving the play out\")", "True", {PLAY}),
+        ("parts kept in training", "parts if self.prior.part_tables else None", "None", {PLAY}),
+        ("parts always told apart", "config.has(\"leaving the part out\")", "True", {PLAY}),
         ("text always counted", "text if config.has(\"counts of the text\")", "text if True", {PRIOR}),
         ("page always counted", "config.has(\"counts of the page\"),", "True,", {PRIOR}),
         ("hint unheard", "x = x + self.hint(hints)", "pass", {HINT}),

@@ -26,7 +26,7 @@ from .device import describe_machine
 from .files import replacing, write_text
 from .ladder import aligned
 from .paths import DATA, ROOT
-from .races import read_plays, read_splits, timed_race
+from .races import counted_text, read_splits, timed_race
 
 RECORD = DATA / "recorded" / "bench.json"
 TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
@@ -113,8 +113,7 @@ def growth(rounds: int) -> dict[str, dict]:
 def time_to_188() -> dict[str, float]:
     """Seconds of a race of 10 steps from random weights, and the loss on the whole validation split."""
     _, splits = read_splits()
-    train = splits["train"]
-    model, seconds = timed_race(1337, Race(max_iters=10), SpeedrunConfig(), train, read_plays()[: len(train)])
+    model, seconds = timed_race(1337, Race(max_iters=10), SpeedrunConfig(), *counted_text())
     return {"seconds": seconds, "val": split_loss(model, splits["val"])}
 
 

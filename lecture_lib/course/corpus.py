@@ -133,12 +133,6 @@ def play_spans(text: str) -> dict[str, slice]:
     return {play.title: slice(start, end) for play, start, end in zip(PLAYS, starts, ends, strict=True)}
 
 
-def play_numbers(text: str) -> list[int]:
-    """The number of the play, from 0, that each character of the corpus `text` is from."""
-    spans = play_spans(text).values()
-    return [number for number, span in enumerate(spans) for _ in range(span.stop - span.start)]
-
-
 # --- From Markdown to speeches ---
 
 LINE_END = re.compile(r"[ \t]+$", re.MULTILINE)  # Markdown's line break is two blanks at the end of a line

@@ -14,6 +14,9 @@ from lecture_lib.speedrun import (
     Race,
     SpeedrunConfig,
     SpeedrunGPT,
+    dev_start,
+    play_parts,
+    recipes,
     speedrun,
     split_loss,
     strided_loss,
@@ -22,7 +25,7 @@ from lecture_lib.speedrun import (
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import TrainConfig, estimate_loss
 
-from .corpus import PLAYS, load_corpus, play_numbers
+from .corpus import load_corpus
 from .device import describe_machine
 from .files import write_text
 from .paths import DATA, OUT
@@ -30,8 +33,7 @@ from .paths import DATA, OUT
 MODELS = OUT / "16_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
-DEV_PLAY = "Measure for Measure"  # held out of the training split, to judge variants on
-ABLATION_STEPS = 100  # of the full recipe; the others get as many as take the same time
+ABLATION_STEPS = 60  # of the full recipe; the others get as many as take the same time
 
 
 def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
@@ -40,9 +42,10 @@ def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
     return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))
 
 
-def read_plays() -> torch.Tensor:
-    """The number of the play that each character of the corpus is from, (N,)."""
-    return torch.tensor(play_numbers(load_corpus()))
+def counted_text(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training split's ids, or the first `n` of them, and the parts that they are in."""
+    train = read_splits()[1]["train"][:n]
+    return train, play_parts(load_corpus())[: len(train)]
 
 
 def timed_race(
@@ -56,15 +59,18 @@ def timed_race(
     return model, time.perf_counter() - began
 
 
-def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) -> dict:
-    """From random weights to the score: trains under the clock, keeps the model in `out`, then looks at val.
+def run_race(name: str, seed: int, out: Path = MODELS) -> dict:
+    """From random weights to the score, by the recipe `name`: "open" or "network".
+
+    Trains under the clock, keeps the model in `out`, and only then looks at val.
 
     Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
     random crops (`crops`), and in overlapping windows (`strided`).
     """
+    config, race = recipes()[name]
     tokenizer, splits = read_splits()
-    model, seconds = timed_race(seed, race, config, splits["train"], read_plays()[: len(splits["train"])])
-    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
+    model, seconds = timed_race(seed, race, config, *counted_text())
+    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=50)
     found = {
         "seed": seed,
         "seconds": round(seconds, 3),
@@ -73,24 +79,29 @@ def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) 
         "strided": strided_loss(model, splits["val"], config.block_size // 4),
     }
     facts = {"training": asdict(race), "machine": describe_machine(), "date": date.today().isoformat()}
-    save_checkpoint(out / f"model-{seed}", model, tokenizer, {**facts, **found})
+    save_checkpoint(out / f"{name}-{seed}", model, tokenizer, {**facts, **found})
     return found
 
 
-def races(seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS) -> Iterator[dict]:
-    """Run the race under each seed and yield each result; at the end, `record` them all."""
-    race, config, runs = Race(), SpeedrunConfig(), []
+def races(
+    name: str, seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS
+) -> Iterator[dict]:
+    """Run the race by recipe `name` under each seed and yield each result; at the end, `record` them all."""
+    runs = []
     for seed in seeds:
-        runs.append(run_race(seed, race, config, out))
+        runs.append(run_race(name, seed, out))
         yield runs[-1]
     if record:
-        write_text(path, json.dumps(series_of(runs, race, config), indent=1) + "\n")
+        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_text(path, json.dumps(records | {name: series_of(name, runs)}, indent=1) + "\n")
 
 
-def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
+def series_of(name: str, runs: list[dict]) -> dict:
     """The runs with what one needs to know to repeat them."""
+    config, race = recipes()[name]
+    seeds = " ".join(str(run["seed"]) for run in runs)
     return {
-        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --record",
+        "command": f"lecture speedrun {seeds} --recipe {name} --record",
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
         "date": date.today().isoformat(),
@@ -101,13 +112,6 @@ def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
 
 
 # ---------------------------------------------------------------- ablations
-
-
-def hold_out(train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The training split (N,) as text to learn from, its parts, and a play to judge by: dev."""
-    plays = read_plays()[: len(train)]
-    held_out = plays == [play.title for play in PLAYS].index(DEV_PLAY)
-    return train[~held_out], plays[~held_out], train[held_out]
 
 
 def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
@@ -124,8 +128,9 @@ def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[d
 
     What is in the file already isn't run again, so an interrupted series goes on where it stopped.
     """
-    _, splits = read_splits()
-    inner, parts, dev = hold_out(splits["train"])
+    train = read_splits()[1]["train"]
+    cut = dev_start(load_corpus(), len(train))
+    (inner, parts), dev = counted_text(cut), train[cut:]
     if path.exists():
         series = json.loads(path.read_text(encoding="utf-8"))
     else:
