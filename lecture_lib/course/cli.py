@@ -72,9 +72,6 @@ def parser() -> argparse.ArgumentParser:
         speedrun_command, "train chapter 16's model from random weights, on two cores, by the clock"
     )
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
-    speedrun.add_argument(
-        "--recipe", choices=("open", "network"), default="open", help="the record's class (default: open)"
-    )
     speedrun.add_argument("--record", action="store_true", help="store the result in data/recorded")
     speedrun.add_argument(
         "--ablate", action="store_true", help="instead, measure what each ingredient is worth, at equal time"
@@ -161,7 +158,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     from .races import ablate, races
 
     torch.set_num_threads(1 if arguments.ablate else CORES)
-    for run in ablate() if arguments.ablate else races(arguments.recipe, arguments.seeds, arguments.record):
+    for run in ablate() if arguments.ablate else races(arguments.seeds, arguments.record):
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
     return 0
 

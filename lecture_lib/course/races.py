@@ -16,7 +16,6 @@ from lecture_lib.speedrun import (
     SpeedrunGPT,
     dev_start,
     play_parts,
-    recipes,
     speedrun,
     split_loss,
     strided_loss,
@@ -59,18 +58,15 @@ def timed_race(
     return model, time.perf_counter() - began
 
 
-def run_race(name: str, seed: int, out: Path = MODELS) -> dict:
-    """From random weights to the score, by the recipe `name`: "open" or "network".
-
-    Trains under the clock, keeps the model in `out`, and only then looks at val.
+def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) -> dict:
+    """From random weights to the score: trains under the clock, keeps the model in `out`, then looks at val.
 
     Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
     random crops (`crops`), and in overlapping windows (`strided`).
     """
-    config, race = recipes()[name]
     tokenizer, splits = read_splits()
     model, seconds = timed_race(seed, race, config, *counted_text())
-    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=50)
+    crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
     found = {
         "seed": seed,
         "seconds": round(seconds, 3),
@@ -79,29 +75,24 @@ def run_race(name: str, seed: int, out: Path = MODELS) -> dict:
         "strided": strided_loss(model, splits["val"], config.block_size // 4),
     }
     facts = {"training": asdict(race), "machine": describe_machine(), "date": date.today().isoformat()}
-    save_checkpoint(out / f"{name}-{seed}", model, tokenizer, {**facts, **found})
+    save_checkpoint(out / f"model-{seed}", model, tokenizer, {**facts, **found})
     return found
 
 
-def races(
-    name: str, seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS
-) -> Iterator[dict]:
-    """Run the race by recipe `name` under each seed and yield each result; at the end, `record` them all."""
-    runs = []
+def races(seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS) -> Iterator[dict]:
+    """Run the race under each seed and yield each result; at the end, `record` them all."""
+    race, config, runs = Race(), SpeedrunConfig(), []
     for seed in seeds:
-        runs.append(run_race(name, seed, out))
+        runs.append(run_race(seed, race, config, out))
         yield runs[-1]
     if record:
-        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_text(path, json.dumps(records | {name: series_of(name, runs)}, indent=1) + "\n")
+        write_text(path, json.dumps(series_of(runs, race, config), indent=1) + "\n")
 
 
-def series_of(name: str, runs: list[dict]) -> dict:
+def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
     """The runs with what one needs to know to repeat them."""
-    config, race = recipes()[name]
-    seeds = " ".join(str(run["seed"]) for run in runs)
     return {
-        "command": f"lecture speedrun {seeds} --recipe {name} --record",
+        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --record",
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
         "date": date.today().isoformat(),
