@@ -233,10 +233,7 @@ def trapezoid(step: int, race: Race) -> float:
 
 
 def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: Race) -> list[float]:
-    """Train `model` on the `text` and `parts`, (N,) each, that it has counted; returns the losses.
-
-    Draws from torch's global generator.
-    """
+    """Train `model` on `text` and `parts`, (N,), by torch's generator; returns the losses."""
     optimizers = make_optimizers(model.train(), race)
     schedules = [LambdaLR(optimizer, partial(trapezoid, race=race)) for optimizer in optimizers]
     losses = []
@@ -253,9 +250,7 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
 def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
     """The recipe, and changes of one thing: name -> model and training."""
     left_out = {f"without {name}": (SpeedrunConfig(without=(name,)), Race()) for name in INGREDIENTS}
-    return {
-        "the recipe": (SpeedrunConfig(), Race()),
-        **left_out,
+    return {"the recipe": (SpeedrunConfig(), Race()), **left_out} | {
         "without noise": (SpeedrunConfig(noise=0.0), Race()),
         "without a falling rate": (SpeedrunConfig(), Race(falling=0.0)),
         "with a batch of 32": (SpeedrunConfig(), Race(batch_size=32)),
@@ -269,10 +264,7 @@ def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
 
 @torch.no_grad()
 def strided_loss(model: nn.Module, ids: torch.Tensor, stride: int) -> float:
-    """The loss over `ids`, (N,), in windows of block_size that overlap: of each only the new tokens count.
-
-    So every token after the first window is predicted from at least block_size - stride others.
-    """
+    """The loss over `ids`, (N,), in windows of block_size that overlap: of each only the new tokens count."""
     size, total, done = model.block_size, 0.0, 0
     if not 1 <= stride <= size:
         raise ValueError(f"stride is {stride}; expected 1 to block_size = {size}")

@@ -114,7 +114,7 @@ SHORT_RACES = {"1.88": 10, "1.48": 150}  # validation losses, and steps of a rac
 
 
 def short_races() -> dict[str, dict[str, float]]:
-    """For each loss, seconds of a race from random weights, and the loss on the validation split it ends at."""
+    """For each loss: seconds of a race from random weights, and the validation loss that it ends at."""
     val, found = read_splits()[1]["val"], {}
     for target, steps in SHORT_RACES.items():
         model, seconds = timed_race(1337, Race(max_iters=steps), SpeedrunConfig(), *counted_text())
@@ -178,10 +178,8 @@ def readme_table(results: dict) -> str:
     )
     peak = f"peak of a large product {results['peak GFLOP/s']:.0f} GFLOP/s"
     lines = [f"| {' | '.join(row)} |" for row in table]
-    return (
-        "\n".join(lines)
-        + f"\n\nThe speedrun's validation loss, from random weights: {races}.\n\n*`make bench`: {where}; {peak}.*"
-    )
+    sentence = f"The speedrun's validation loss, from random weights: {races}."
+    return "\n".join(lines) + f"\n\n{sentence}\n\n*`make bench`: {where}; {peak}.*"
 
 
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
