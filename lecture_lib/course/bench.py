@@ -147,7 +147,8 @@ def draw(curves: dict[str, dict], path: Path) -> None:
         axes.set(xlabel=label, xscale="log", yscale="log", xticks=curve["sizes"], xticklabels=curve["sizes"])
         axes.minorticks_off()
         axes.grid(color="#dddddd")
-    all_axes[0].set_ylabel("training tokens per second")
+    ticks = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+    all_axes[0].set(ylabel="training tokens per second", yticks=ticks, yticklabels=[f"{n:,}" for n in ticks])
     all_axes[0].legend(fontsize=8)
     with replacing(path) as temporary:
         fig.savefig(temporary, format="png", dpi=110)
