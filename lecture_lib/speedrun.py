@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from lecture_lib.batches import get_batch
 from lecture_lib.counts import CountedPrior
 from lecture_lib.course.corpus import play_spans
 from lecture_lib.gpt import GPTConfig
@@ -83,9 +84,9 @@ def draw(
     text: torch.Tensor, parts: torch.Tensor, batch_size: int, block_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random chunks of a text and its parts, (N,) each: inputs, targets, the targets' parts, (B, T) each."""
-    starts = torch.randint(len(text) - block_size, (batch_size, 1))  # (B, 1)
-    places = starts + torch.arange(block_size)  # (B, T)
-    return text[places], text[places + 1], parts[places + 1]
+    places = {"text": torch.arange(len(text))}
+    here, there = get_batch(places, "text", batch_size, block_size)  # (B, T) each
+    return text[here], text[there], parts[there]
 
 
 def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
