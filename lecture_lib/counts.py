@@ -32,21 +32,23 @@ class ContextCounts(nn.Module):
     def __init__(self, text: torch.Tensor, n: int, vocab_size: int, parts: torch.Tensor | None = None):
         super().__init__()
         self.n, self.vocab_size = n, vocab_size
-        ids = self.keys(text[None, :-1], None if parts is None else parts[None, 1:])[0, n - 1 :]  # (N - n,)
+        contexts = context_ids(text[None, :-1], n, vocab_size)[0, n - 1 :]  # (N - n,)
+        ids = self.keys(contexts, None if parts is None else parts[n:])
         known, rows = ids.unique(return_inverse=True)  # (U,) sorted, (N - n,)
         counts = torch.zeros(len(known) + 1, vocab_size)  # the last row: contexts that never occur
         counts.index_put_((rows, text[n:]), torch.ones(len(rows)), accumulate=True)
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("counts", counts, persistent=False)
 
-    def keys(self, idx: torch.Tensor, parts: torch.Tensor | None) -> torch.Tensor:
-        """The number of the context at each place, in its part: (B, T) -> (B, T); -1 if it is too short."""
-        ids = context_ids(idx, self.n, self.vocab_size)
-        return ids if parts is None else ids.where(ids < 0, ids + parts * self.vocab_size**self.n)
+    def keys(self, contexts: torch.Tensor, parts: torch.Tensor | None) -> torch.Tensor:
+        """The numbers of contexts, of any shape, with their part as one more digit in front; -1 stays."""
+        if parts is None:
+            return contexts
+        return contexts.where(contexts < 0, contexts + parts * self.vocab_size**self.n)
 
-    def forward(self, idx: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
-        """The counts of what follows each place of ids (B, T), in its part: (B, T, vocab_size)."""
-        ids = self.keys(idx, parts)
+    def forward(self, contexts: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
+        """The counts of what follows contexts (B, T) of `context_ids`, in their parts: (B, T, vocab_size)."""
+        ids = self.keys(contexts, parts)
         row = torch.searchsorted(self.known, ids).clamp(max=len(self.known) - 1)  # (B, T)
         return self.counts[row.where(self.known[row] == ids, len(self.known))]
 
@@ -54,7 +56,7 @@ class ContextCounts(nn.Module):
 def discounts_of(counts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """What is taken from each of the counts, any shape: `shares` (4,) of counts of 1, 2, 3, and of 4 if more.
 
-    Four discounts for each order, as in Chen and Goodman 1999, 3, who compute them.
+    Chen and Goodman 1999 compute three: for counts of 1, of 2, and of 3 or more.
     """
     levels = (counts == 1, counts == 2, counts == 3, counts > 3)
     return sum(
@@ -71,13 +73,14 @@ def interpolated(kept: torch.Tensor, taken: torch.Tensor, lower: torch.Tensor) -
     return ((kept + taken * lower) / total.clamp(min=1e-6)).where(total > 0, lower)
 
 
-def page_counts(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
-    """What followed the last n tokens earlier in the same row: (B, T) -> counts (B, T, vocab_size)."""
-    ids = context_ids(idx, n, vocab_size)  # (B, T)
-    again = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, None, :]  # (B, T, T)
-    earlier = again.tril(-1).float()  # row t: the places before t with the same context
-    followers = F.one_hot(idx, vocab_size).float()  # (B, T, vocab_size)
-    return earlier[:, :, :-1] @ followers[:, 1:]  # (B, T, T - 1) @ (B, T - 1, vocab_size)
+def page_counts(contexts: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """What followed each context, (B, T), earlier in the same row: counts (B, T, vocab_size).
+
+    `contexts` are those of `context_ids`; `tokens` (B, T, vocab_size) is the row itself, one-hot.
+    """
+    same = contexts[:, :, None] == contexts[:, None, :]  # (B, T, T)
+    earlier = (same & (contexts >= 0)[:, None, :]).tril(-1).float()  # row t: the places before t
+    return earlier[:, :, :-1] @ tokens[:, 1:]  # (B, T, T - 1) @ (B, T - 1, vocab_size)
 
 
 class CountedPrior(nn.Module):
@@ -106,26 +109,24 @@ class CountedPrior(nn.Module):
         self.tables = nn.ModuleList(count(n) for n in orders if text is not None)
         self.part_tables = nn.ModuleList(count(n, parts=parts) for n in orders if parts is not None)
         self.discounts = nn.Parameter(torch.zeros(order, 4))  # through a sigmoid: shares of 1, 2, 3 and 4
-        self.page_weights = nn.Parameter(
-            torch.full((order,), 5.0)
-        )  # logs: one word of the page counts e^5 times
+        self.page_weights = nn.Parameter(torch.full((order,), 5.0))  # logs: of the page each counts e^5 times
 
-    def text_counts(self, idx: torch.Tensor, n: int, parts: torch.Tensor | None) -> torch.Tensor:
-        """What followed the last n tokens in the text, without the part that each place is in: (B, T, V)."""
-        counts = self.tables[n - 1](idx)
-        return counts if parts is None else counts - self.part_tables[n - 1](idx, parts)
+    def text_counts(self, contexts: torch.Tensor, n: int, parts: torch.Tensor | None) -> torch.Tensor:
+        """What followed contexts of n in the text, without the part that each place is in: (B, T, V)."""
+        counts = self.tables[n - 1](contexts)
+        return counts if parts is None else counts - self.part_tables[n - 1](contexts, parts)
 
     def evidence(
-        self, idx: torch.Tensor, n: int, parts: torch.Tensor | None
+        self, tokens: torch.Tensor, contexts: torch.Tensor, n: int, parts: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What text and page keep of their counts after n tokens, (B, T, V), and what is taken, (B, T, 1)."""
-        kept = taken = torch.zeros((), device=idx.device)
+        kept = taken = torch.zeros((), device=tokens.device)
         if self.tables:
-            counts = self.text_counts(idx, n, parts)  # (B, T, V)
+            counts = self.text_counts(contexts, n, parts)  # (B, T, V)
             discounts = discounts_of(counts, self.discounts[n - 1].sigmoid())
             kept, taken = counts - discounts, discounts.sum(dim=-1, keepdim=True)
         if self.page:
-            page = self.page_weights[n - 1].exp() * page_counts(idx, n, self.vocab_size)  # (B, T, V)
+            page = self.page_weights[n - 1].exp() * page_counts(contexts, tokens)  # (B, T, V)
             kept = kept + (1 - self.PAGE_SHARE) * page
             taken = taken + self.PAGE_SHARE * page.sum(dim=-1, keepdim=True)
         return kept, taken
@@ -136,6 +137,8 @@ class CountedPrior(nn.Module):
         `parts` (B, T): the parts of the text that the next tokens are from, to be left out of the counts.
         """
         probs = self.single.expand(*idx.shape, -1)  # (B, T, vocab_size)
+        tokens = F.one_hot(idx, self.vocab_size).float()  # (B, T, vocab_size)
         for n in range(1, len(self.discounts) + 1):
-            probs = interpolated(*self.evidence(idx, n, parts), lower=probs)
+            contexts = context_ids(idx, n, self.vocab_size)  # (B, T)
+            probs = interpolated(*self.evidence(tokens, contexts, n, parts), lower=probs)
         return probs.log()

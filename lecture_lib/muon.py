@@ -15,7 +15,7 @@ def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     if tall := X.shape[0] > X.shape[1]:
         X = X.T  # so that X X^T is the smaller product
     for _ in range(steps):
-        A = X @ X.T  # (n, n)
+        A = X @ X.T  # (k, k), k the smaller of m and n
         X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
     return X.T if tall else X
 

@@ -37,7 +37,7 @@ def counts_are_those_of_the_text(library):
     text = some_text(60)
     table = library.ContextCounts(text, 2, V)
     idx = text[None, :20]
-    found = table(idx)[0]
+    found = table(library.context_ids(idx, 2, V))[0]
     pairs = list(pairwise(text.tolist()))
     for t in range(1, 20):
         followers = [text[i + 2].item() for i in range(len(text) - 2) if pairs[i] == pairs[t - 1]]
@@ -47,7 +47,7 @@ def counts_are_those_of_the_text(library):
 
 def what_never_occurs_has_no_counts(library):
     table = library.ContextCounts(torch.tensor([0, 1, 0, 1, 2]), 2, V)
-    assert not table(torch.tensor([[4, 4, 3, 3]])).any()
+    assert not table(library.context_ids(torch.tensor([[4, 4, 3, 3]]), 2, V)).any()
 
 
 def parts_are_counted_by_themselves(library):
@@ -55,7 +55,7 @@ def parts_are_counted_by_themselves(library):
     text = some_text(60)
     text[5:8] = 4  # 4 4 has the highest number: a context too short in part 1 must not be taken for it
     whole = library.ContextCounts(text, 2, V, parts=torch.arange(60) // 20)
-    idx = some_text(17, seed=1)[None]
+    idx = library.context_ids(some_text(17, seed=1)[None], 2, V)
     for part in range(3):  # the two tokens before a part are its first context
         alone = library.ContextCounts(text[max(0, 20 * part - 2) : 20 * part + 20], 2, V)
         assert torch.equal(whole(idx, torch.full_like(idx, part)), alone(idx))
@@ -82,19 +82,24 @@ def without_counts_the_shorter_context_stands(library):
     close(library.interpolated(torch.zeros(2), torch.zeros(1), lower), lower, rtol=0, atol=0)
 
 
+def on_the_page(library, idx, n):
+    """Counts of the page for ids (B, T): what followed each place's last n."""
+    return library.page_counts(library.context_ids(idx, n, V), F.one_hot(idx, V).float())
+
+
 def the_page_counts_what_followed_earlier(library):
     """By hand, for contexts of one and two tokens; a place never sees its own follower."""
     idx = torch.tensor([[0, 1, 2, 0, 1, 3, 0, 1]])
-    one, two = library.page_counts(idx, 1, V)[0], library.page_counts(idx, 2, V)[0]
+    one, two = on_the_page(library, idx, 1)[0], on_the_page(library, idx, 2)[0]
     assert one[-1].tolist() == two[-1].tolist() == [0, 0, 1, 1, 0]
     assert one[3].tolist() == [0, 1, 0, 0, 0] and not two[3].any()
-    assert not one[:3].any() and not one[5].any() and not library.page_counts(idx, 3, V).any()
+    assert not one[:3].any() and not one[5].any() and not on_the_page(library, idx, 3).any()
 
 
 def the_page_is_its_own_row(library):
     idx = torch.stack([some_text(30), some_text(30, seed=1)])
-    together = library.page_counts(idx, 2, V)
-    assert torch.equal(together[1:], library.page_counts(idx[1:], 2, V)) and together.any()
+    together = on_the_page(library, idx, 2)
+    assert torch.equal(together[1:], on_the_page(library, idx[1:], 2)) and together.any()
 
 
 def the_prior_is_a_distribution(library):
@@ -122,8 +127,9 @@ def leaving_out_is_never_having_counted(library):
     idx = some_text(20, seed=1)[None]
     for n in (1, 2, 3):
         other = library.CountedPrior(V, 3, text[40 - n :])  # with the first context of the second part
-        left_out = both.text_counts(idx, n, parts=torch.zeros_like(idx))
-        assert torch.equal(left_out, other.text_counts(idx, n, None)) and left_out.any()
+        contexts = library.context_ids(idx, n, V)
+        left_out = both.text_counts(contexts, n, parts=torch.zeros_like(idx))
+        assert torch.equal(left_out, other.text_counts(contexts, n, None)) and left_out.any()
 
 
 def longer_contexts_have_the_last_word(library):
@@ -556,8 +562,9 @@ FAULTS = {
          {BY_HAND, COUNTS, LONGER, SAY}),
         ("unknown takes a neighbour's row", "row.where(self.known[row] == ids, len(self.known))", "row",
          {COUNTS, LEFT_OUT, NEVER, PARTED}),
-        ("the context's part", "parts[None, 1:]", "parts[None, :-1]", {LEFT_OUT, PARTED}),
-        ("short contexts in a part", "ids.where(ids < 0, ids + parts", "(ids + parts", {PARTED}),
+        ("the context's part", "parts[n:]", "parts[n - 1 : -1]", {LEFT_OUT, PARTED}),
+        ("short contexts in a part", "contexts.where(contexts < 0, contexts + parts", "(contexts + parts",
+         {PARTED}),
         ("discounts off by one", "(counts == 1, counts == 2, counts == 3, counts > 3)",
          "(counts == 0, counts == 1, counts == 2, counts > 2)", {BY_HAND, HAND, SAY, WHOLE}),
         ("5 is not more", "counts > 3)", "counts == 4)", {HAND, WHOLE}),
@@ -565,11 +572,11 @@ FAULTS = {
         ("what is taken is lost", "(kept + taken * lower)", "kept", {BY_HAND, MIXED, WHOLE}),
         ("nothing seen, nothing expected", ".where(total > 0, lower)", "", {SHORTER, WHOLE}),
         ("the page knows what comes", ".tril(-1)", ".tril(0)", {PAGE}),
-        ("the page, read to its end", "again.tril(-1)", "again", {PAGE}),
-        ("the page forgets the last", "earlier[:, :, :-1] @ followers[:, 1:]", "earlier @ followers",
+        ("the page, read to its end", ".tril(-1)", "", {PAGE}),
+        ("the page forgets the last", "earlier[:, :, :-1] @ tokens[:, 1:]", "earlier @ tokens",
          {BY_HAND, PAGE, SAY}),
-        ("short contexts on the page", " & (ids >= 0)[:, None, :]", "", {PAGE}),
-        ("one page for all rows", "@ followers[:, 1:]", "@ followers[:1, 1:]", {ROWS}),
+        ("short contexts on the page", " & (contexts >= 0)[:, None, :]", "", {PAGE}),
+        ("one page for all rows", "@ tokens[:, 1:]", "@ tokens[:1, 1:]", {ROWS}),
         ("nothing taken from the counts", "kept, taken = counts - discounts,", "kept, taken = counts,",
          {BY_HAND}),
         ("the page's share lost", "taken = taken + self.PAGE_SHARE * page.sum(dim=-1, keepdim=True)", "pass",
