@@ -10,16 +10,31 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ContextCounts", "CountedPrior", "context_ids", "discounts_of", "interpolated", "page_counts"]
+__all__ = [
+    "ContextCounts",
+    "CountedPrior",
+    "context_ids",
+    "discounts_of",
+    "interpolated",
+    "must_fit",
+    "page_counts",
+]
 
 
 def context_ids(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
     """The last n tokens at each place, as one number: (B, T) -> (B, T), int64; -1 where there are fewer."""
+    must_fit(vocab_size**n, n)
     T = idx.shape[1]
     digits = (F.pad(idx, (back, 0))[:, :T] * vocab_size**back for back in range(n))  # (B, T) each
     ids = sum(digits)
     ids[:, : n - 1] = -1
     return ids
+
+
+def must_fit(numbers: int, n: int) -> None:
+    """Raises ValueError if so many different numbers, of contexts of n tokens, don't fit into 64 bits."""
+    if numbers > 2**63:
+        raise ValueError(f"order {n} makes {numbers:.1e} contexts; expected at most 9.2e+18, 2^63: lower it")
 
 
 class ContextCounts(nn.Module):
@@ -33,6 +48,7 @@ class ContextCounts(nn.Module):
         super().__init__()
         self.n, self.vocab_size = n, vocab_size
         contexts = context_ids(text[None, :-1], n, vocab_size)[0, n - 1 :]  # (N - n,)
+        must_fit(vocab_size**n * (1 if parts is None else int(parts.max()) + 1), n)
         ids = self.keys(contexts, None if parts is None else parts[n:])
         known, rows = ids.unique(return_inverse=True)  # (U,) sorted, (N - n,)
         counts = torch.zeros(len(known) + 1, vocab_size)  # the last row: contexts that never occur

@@ -63,7 +63,7 @@ class SquaredReLU(nn.Module):
 
 
 class ModernBlock(nn.Module):
-    """Attention and feed-forward with what 2019 to 2024 brought; `without` names what is left out of it."""
+    """Attention and feed-forward with what 2019 to 2021 brought; `without` names what is left out of it."""
 
     def __init__(self, config: GPTConfig, without: tuple[str, ...] = ()):
         super().__init__()

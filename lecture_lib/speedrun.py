@@ -39,7 +39,6 @@ __all__ = [
     "split_loss",
     "strided_loss",
     "trapezoid",
-    "variants",
 ]
 
 
@@ -246,21 +245,6 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
             part.step()
         losses.append(loss.item())
     return losses
-
-
-def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
-    """The recipe, and changes of one thing: name -> model and training."""
-    left_out = {f"without {name}": (SpeedrunConfig(without=(name,)), Race()) for name in INGREDIENTS}
-    return {"the recipe": (SpeedrunConfig(), Race()), **left_out} | {
-        "without noise": (SpeedrunConfig(noise=0.0), Race()),
-        "without a falling rate": (SpeedrunConfig(), Race(falling=0.0)),
-        "with a batch of 32": (SpeedrunConfig(), Race(batch_size=32)),
-        "with dropout 0.1": (SpeedrunConfig(dropout=0.1), Race()),
-        "with Adam alone": (SpeedrunConfig(), Race(muon_rate=0.0)),
-        "twice as wide": (SpeedrunConfig(n_embd=128), Race()),
-        "without any counts": (SpeedrunConfig(without=INGREDIENTS[:2]), Race()),
-        "without any counts, with Adam alone": (SpeedrunConfig(without=INGREDIENTS[:2]), Race(muon_rate=0.0)),
-    }
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lecture_lib.course import bench, races, sampling
+from lecture_lib.course.errors import CourseError
 from lecture_lib.course.paths import ROOT
 from lecture_lib.speedrun import Race, SpeedrunConfig
 from lecture_lib.tokenization import CharTokenizer
@@ -24,8 +25,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(races, "play_parts", lambda text: torch.arange(2000) // 225)
     monkeypatch.setattr(races, "dev_start", lambda text, n_train: 1500)
     monkeypatch.setattr(sampling, "read_splits", races.read_splits)
-    monkeypatch.setattr(races, "SpeedrunConfig", TINY)
-    monkeypatch.setattr(races, "Race", SHORT)
+    monkeypatch.setattr(races, "RACES", {"tiny": (TINY(), SHORT()), "other": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
     monkeypatch.setattr(races, "variants", lambda: table)
 
@@ -40,7 +40,7 @@ def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
 
 
 def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
-    races.run_race(7, SHORT(), TINY(), tmp_path)
+    races.run_race(7, SHORT(), TINY(), tmp_path / "model-7")
     assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
     text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
     assert text.startswith("abc") and len(text) == 23
@@ -48,17 +48,30 @@ def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
 
 def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
     path, found = tmp_path / "record.json", []
-    for run in races.races([1, 2], record=True, path=path, out=tmp_path):
+    for run in races.races([1, 2], "tiny", record=True, path=path, out=tmp_path):
         assert not path.exists()
         found.append(run)
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text())["tiny"]
     assert record["runs"] == found and [run["seed"] for run in found] == [1, 2]
-    assert record["command"] == "lecture speedrun 1 2 --record"
+    assert record["command"] == "lecture speedrun 1 2 --race tiny --record"
+
+
+def test_the_records_of_other_races_are_kept(tiny, tmp_path):
+    path = tmp_path / "record.json"
+    for name in ("tiny", "other"):
+        list(races.races([1], name, record=True, path=path, out=tmp_path))
+    assert list(json.loads(path.read_text())) == ["tiny", "other"]
+    assert {p.name for p in tmp_path.glob("*.json")} == {"record.json", "tiny-1.json", "other-1.json"}
 
 
 def test_without_record_nothing_is_stored(tiny, tmp_path):
-    list(races.races([1], path=tmp_path / "record.json", out=tmp_path))
+    list(races.races([1], "tiny", path=tmp_path / "record.json", out=tmp_path))
     assert not (tmp_path / "record.json").exists()
+
+
+def test_a_race_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(CourseError, match="no race slowest; expected one of: fast, "):
+        next(races.races([1], "slowest", out=tmp_path))
 
 
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
@@ -116,8 +129,9 @@ def test_the_readme_shows_what_was_recorded():
     assert bench.put_into(readme, json.loads(bench.RECORD.read_text())) == readme
 
 
-def test_the_readme_tells_the_recorded_races():
-    runs = json.loads(races.RECORD.read_text())["runs"]
+@pytest.mark.parametrize("name", list(races.RACES))
+def test_the_readme_tells_the_recorded_races(name):
+    runs = json.loads(races.RECORD.read_text())[name]["runs"]
     seconds, losses = [run["seconds"] for run in runs], [run["val"] for run in runs]
     assert len({run["seed"] for run in runs}) == len(runs) >= 3
     told = f"{min(losses):.3f} to {max(losses):.3f} in {min(seconds):.0f} to {max(seconds):.0f} s"

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from lecture_lib import counts, modern_block, muon, speedrun
 from lecture_lib.course.corpus import load_corpus, play_spans
+from lecture_lib.course.races import RACES, variants
 from lecture_lib.gpt import GPTConfig
 
 close = torch.testing.assert_close
 V = 5
+RECIPES = RACES | variants()
 
 
 def some_text(n: int = 400, seed: int = 0) -> torch.Tensor:
@@ -520,9 +522,9 @@ def test_rotary_products_depend_on_the_distance_alone(i, j, shift, seed):
     close(here, there, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", list(speedrun.variants()))
-def test_every_variant_trains(name):
-    config, race = speedrun.variants()[name]
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_trains(name):
+    config, race = RECIPES[name]
     sizes = {**TINY, "dropout": config.dropout, "noise": config.noise, "without": config.without}
     text = some_text()
     model = speedrun.SpeedrunGPT(speedrun.SpeedrunConfig(**sizes), text, PARTS)
@@ -536,6 +538,10 @@ def test_errors_name_what_is_wrong():
         speedrun.SpeedrunConfig(without=("magic",))
     with pytest.raises(ValueError, match=r"noise is 1; expected a share from 0"):
         speedrun.SpeedrunConfig(noise=1)
+    with pytest.raises(ValueError, match=r"order 11 makes 8.8e\+19 contexts; expected at most 9.2e\+18"):
+        counts.CountedPrior(65, 11)(torch.zeros(1, 20, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"order 10 makes 1.3e\+19 contexts; expected at most 9.2e\+18"):
+        counts.CountedPrior(65, 10, torch.zeros(20, dtype=torch.int64), torch.arange(20) // 2)
     with pytest.raises(ValueError, match="rows of 17 tokens; expected at most block_size = 16"):
         tiny(speedrun)(torch.zeros(1, 17, dtype=torch.int64))
     with pytest.raises(ValueError, match="stride is 17; expected 1 to block_size = 16"):

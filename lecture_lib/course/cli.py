@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         speedrun_command, "train chapter 16's model from random weights, on two cores, by the clock"
     )
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
+    speedrun.add_argument("--race", default="fast", help="fast, network or lowest (default: %(default)s)")
     speedrun.add_argument("--record", action="store_true", help="store the result in data/recorded")
     speedrun.add_argument(
         "--ablate", action="store_true", help="instead, measure what each ingredient is worth, at equal time"
@@ -158,7 +159,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     from .races import ablate, races
 
     torch.set_num_threads(1 if arguments.ablate else CORES)
-    for run in ablate() if arguments.ablate else races(arguments.seeds, arguments.record):
+    for run in ablate() if arguments.ablate else races(arguments.seeds, arguments.race, arguments.record):
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""Speedruns: the record over several seeds, and what each ingredient of it is worth at equal time."""
+"""Speedruns: the records over several seeds, and what each ingredient is worth at equal time."""
 
 import json
 import time
@@ -11,6 +11,7 @@ import torch
 
 from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.speedrun import (
+    INGREDIENTS,
     Race,
     SpeedrunConfig,
     SpeedrunGPT,
@@ -19,19 +20,23 @@ from lecture_lib.speedrun import (
     speedrun,
     split_loss,
     strided_loss,
-    variants,
 )
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import TrainConfig, estimate_loss
 
 from .corpus import load_corpus
 from .device import describe_machine
+from .errors import CourseError
 from .files import write_text
 from .paths import DATA, OUT
 
 MODELS = OUT / "16_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
+RACES = {  # name -> model and training
+    "fast": (SpeedrunConfig(), Race()),
+    "lowest": (SpeedrunConfig(n_embd=128, n_layer=4, dropout=0.1), Race(max_iters=3000)),
+}
 ABLATION_STEPS = 60  # of the full recipe; the others get as many as take the same time
 
 
@@ -58,8 +63,8 @@ def timed_race(
     return model, time.perf_counter() - began
 
 
-def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) -> dict:
-    """From random weights to the score: trains under the clock, keeps the model in `out`, then looks at val.
+def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path) -> dict:
+    """From random weights to the score: trains under the clock, keeps the model as `out`, then looks at val.
 
     Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
     random crops (`crops`), and in overlapping windows (`strided`).
@@ -75,24 +80,34 @@ def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path = MODELS) 
         "strided": strided_loss(model, splits["val"], config.block_size // 4),
     }
     facts = {"training": asdict(race), "machine": describe_machine(), "date": date.today().isoformat()}
-    save_checkpoint(out / f"model-{seed}", model, tokenizer, {**facts, **found})
+    save_checkpoint(out, model, tokenizer, {**facts, **found})
     return found
 
 
-def races(seeds: list[int], record: bool = False, path: Path = RECORD, out: Path = MODELS) -> Iterator[dict]:
-    """Run the race under each seed and yield each result; at the end, `record` them all."""
-    race, config, runs = Race(), SpeedrunConfig(), []
+def races(
+    seeds: list[int], name: str, record: bool = False, path: Path = RECORD, out: Path = MODELS
+) -> Iterator[dict]:
+    """Run the race `name` of RACES under each seed and yield each result; at the end, `record` them all.
+
+    Raises CourseError for a race that doesn't exist.
+    """
+    if name not in RACES:
+        raise CourseError(f"there is no race {name}; expected one of: {', '.join(RACES)}")
+    config, race = RACES[name]
+    runs = []
     for seed in seeds:
-        runs.append(run_race(seed, race, config, out))
+        runs.append(run_race(seed, race, config, out / f"{name}-{seed}"))
         yield runs[-1]
     if record:
-        write_text(path, json.dumps(series_of(runs, race, config), indent=1) + "\n")
+        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_text(path, json.dumps(records | {name: series_of(name, runs)}, indent=1) + "\n")
 
 
-def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
-    """The runs with what one needs to know to repeat them."""
+def series_of(name: str, runs: list[dict]) -> dict:
+    """The runs of a race with what one needs to know to repeat them."""
+    config, race = RACES[name]
     return {
-        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --record",
+        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --race {name} --record",
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
         "date": date.today().isoformat(),
@@ -103,6 +118,21 @@ def series_of(runs: list[dict], race: Race, config: SpeedrunConfig) -> dict:
 
 
 # ---------------------------------------------------------------- ablations
+
+
+def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
+    """The fast race's recipe, and changes of one thing: name -> model and training."""
+    left_out = {f"without {name}": (SpeedrunConfig(without=(name,)), Race()) for name in INGREDIENTS}
+    return {"the recipe": RACES["fast"], **left_out} | {
+        "without noise": (SpeedrunConfig(noise=0.0), Race()),
+        "without a falling rate": (SpeedrunConfig(), Race(falling=0.0)),
+        "with a batch of 32": (SpeedrunConfig(), Race(batch_size=32)),
+        "with dropout 0.1": (SpeedrunConfig(dropout=0.1), Race()),
+        "with Adam alone": (SpeedrunConfig(), Race(muon_rate=0.0)),
+        "twice as wide": (SpeedrunConfig(n_embd=128), Race()),
+        "without any counts": (SpeedrunConfig(without=INGREDIENTS[:2]), Race()),
+        "without any counts, with Adam alone": (SpeedrunConfig(without=INGREDIENTS[:2]), Race(muon_rate=0.0)),
+    }
 
 
 def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
