@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from lecture_lib.batches import get_batch
-from lecture_lib.counts import CountedPrior
+from lecture_lib.counts import CountedPrior, context_ids
 from lecture_lib.course.corpus import play_spans
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.modern_block import ModernBlock, unit
@@ -25,6 +25,7 @@ from lecture_lib.training import eval_mode
 
 __all__ = [
     "INGREDIENTS",
+    "NgramEmbedding",
     "NoPositions",
     "Race",
     "SpeedrunConfig",
@@ -114,6 +115,7 @@ class SpeedrunConfig(GPTConfig):
     block_size: int = 256
     n_layer: int = 3
     order: int = 7  # characters of context in the longest counts
+    ngrams: int = 1  # characters in the longest n-grams that have vectors of their own
     noise: float = 0.1  # share of the characters that the network, while training, reads wrongly
     without: tuple[str, ...] = ()  # of INGREDIENTS
 
@@ -135,6 +137,25 @@ class NoPositions(nn.Module):
     def forward(self, places: torch.Tensor) -> torch.Tensor:
         """Places (T,) -> zeros (T, 1)."""
         return torch.zeros(len(places), 1, device=places.device)
+
+
+class NgramEmbedding(nn.Module):
+    """A learned vector, zero at first, for each n-gram of 2 to `longest` tokens; some share a row."""
+
+    ROWS = 65_521  # of each table: a prime, so that every token of an n-gram matters to the remainder
+
+    def __init__(self, vocab_size: int, longest: int, n_embd: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+        tables = (nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1))
+        self.tables = nn.ModuleList(tables)
+        for table in self.tables:
+            nn.init.zeros_(table.weight)
+
+    def forward(self, idx: torch.Tensor) -> torch.Tensor:
+        """The sum of the vectors of the n-grams that end there: ids (B, T) -> (B, T, n_embd), or 0."""
+        ids = (context_ids(idx, n, self.vocab_size) for n in range(2, len(self.tables) + 2))  # (B, T) each
+        return sum(table(number % self.ROWS) for table, number in zip(self.tables, ids, strict=True))
 
 
 class SpeedrunGPT(AutoregressiveModel):
@@ -161,6 +182,7 @@ class SpeedrunGPT(AutoregressiveModel):
             config.has("counts of the page"),
         )
         self.hint = nn.Linear(V, C, bias=False)  # counts as input
+        self.ngrams = NgramEmbedding(V, config.ngrams, C)
         self.dropout = nn.Dropout(config.dropout)
         self.lm_head, self.trust = nn.Linear(C, V, bias=False), nn.Linear(C, 1)
         for weights in (self.lm_head.weight, self.trust.weight):
@@ -176,7 +198,8 @@ class SpeedrunGPT(AutoregressiveModel):
 
     def features(self, idx: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         """What the network makes of ids (B, T) and the counts' (B, T, vocab_size): (B, T, n_embd)."""
-        x = self.embed(self.noised(idx))  # (B, T) -> (B, T, C)
+        read = self.noised(idx)
+        x = self.embed(read) + self.ngrams(read)  # (B, T) -> (B, T, C)
         if self.config.has("counts as input"):
             hints = F.layer_norm(log_probs.detach(), log_probs.shape[-1:])  # (B, T, vocab_size)
             x = x + self.hint(hints)
@@ -217,12 +240,16 @@ class Race:
 def make_optimizers(model: SpeedrunGPT, race: Race) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, if it has a rate, and Adam for all else."""
     matrices = list(model.body.parameters()) if race.muon_rate else []
-    counts = list(model.prior.parameters())
-    chosen = {id(p) for p in (*matrices, *counts)}
+    counts, ngrams = list(model.prior.parameters()), list(model.ngrams.parameters())
+    chosen = {id(p) for p in (*matrices, *counts, *ngrams)}
     others = [p for p in model.parameters() if id(p) not in chosen]
     groups = [{"params": others}, {"params": counts, "lr": race.counts_rate}]
-    adam = torch.optim.Adam(groups, lr=race.adam_rate, betas=(0.8, 0.95), fused=True)
-    return [adam, Muon(matrices, lr=race.muon_rate)] if matrices else [adam]
+    optimizers = [torch.optim.Adam(groups, lr=race.adam_rate, betas=(0.8, 0.95), fused=True)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=race.muon_rate))
+    if ngrams:  # of whose rows a step reads few, and changes no others
+        optimizers.append(torch.optim.SparseAdam(ngrams, lr=race.adam_rate, betas=(0.8, 0.95)))
+    return optimizers
 
 
 def trapezoid(step: int, race: Race) -> float:

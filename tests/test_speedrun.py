@@ -370,6 +370,34 @@ def noise_is_for_the_training_network(library):
     close(model.train()(page)[0], model.prior(page), rtol=0, atol=1e-6)  # the counts read the true ones
 
 
+def ngrams_have_vectors_of_their_own(library):
+    """By hand: 1 2 has row 7 of the first table; 0 1 2 has row 7 and 3 1 2 row 82 of the second."""
+    ngrams = library.NgramEmbedding(V, 3, 8)
+    idx = torch.tensor([[0, 1, 2, 3, 1, 2]])
+    assert not ngrams(idx).any()
+    for table in ngrams.tables:
+        torch.nn.init.normal_(table.weight)
+    pairs, threes = (table.weight for table in ngrams.tables)
+    found = ngrams(idx)[0]
+    close(found[2], pairs[7] + threes[7], rtol=0, atol=1e-6)
+    close(found[5], pairs[7] + threes[82], rtol=0, atol=1e-6)
+    long = library.NgramEmbedding(65, 4, 8)
+    torch.nn.init.normal_(long.tables[2].weight)
+    row = (65**4 - 1) % 65_521
+    close(long(torch.full((1, 4), 64))[0, 3], long.tables[2].weight[row], rtol=0, atol=1e-6)
+
+
+def the_network_reads_ngrams_with_the_noise(library):
+    model, idx = tiny(library, ngrams=2, noise=0.5), some_text()[None, :16]
+    torch.nn.init.zeros_(model.token_embedding_table.weight)
+    hints = torch.zeros(1, 16, V)
+    unheard = model.eval().features(idx, hints)
+    torch.nn.init.normal_(model.ngrams.tables[0].weight)
+    heard = model.features(idx, hints)
+    assert not torch.equal(heard, unheard)
+    assert not torch.equal(model.train().features(idx, hints), heard)
+
+
 def chunks_keep_their_parts(library):
     text = torch.arange(400)
     xb, yb, parts = library.draw(text, PARTS, 64, 16)
@@ -398,14 +426,15 @@ def the_rate_rises_stays_and_falls_to_0(library):
 
 
 def every_parameter_has_one_optimizer(library):
-    model = tiny(library)
-    for race in (library.Race(), library.Race(muon_rate=0.02)):
+    model = tiny(library, ngrams=3)
+    for race in (library.Race(), library.Race(muon_rate=0.0)):
         optimizers = library.make_optimizers(model, race)
         held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
-        assert len(optimizers) == 1 + bool(race.muon_rate)
+        assert len(optimizers) == 2 + bool(race.muon_rate)
         rates = {id(p): group["lr"] for o in optimizers for group in o.param_groups for p in group["params"]}
         assert {rates[id(p)] for p in model.prior.parameters()} == {race.counts_rate}
+        assert {rates[id(p)] for p in model.ngrams.parameters()} == {race.adam_rate}
         assert rates[id(model.body[0].ffwd[0].weight)] == (race.muon_rate or race.adam_rate)
 
 
@@ -461,6 +490,8 @@ PROPERTIES = {
         the_network_reads_the_counts,
         trust_is_chosen_by_place,
         noise_is_for_the_training_network,
+        ngrams_have_vectors_of_their_own,
+        the_network_reads_ngrams_with_the_noise,
         chunks_keep_their_parts,
         the_network_is_causal,
         the_rate_rises_stays_and_falls_to_0,
@@ -525,7 +556,8 @@ def test_rotary_products_depend_on_the_distance_alone(i, j, shift, seed):
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_trains(name):
     config, race = RECIPES[name]
-    sizes = {**TINY, "dropout": config.dropout, "noise": config.noise, "without": config.without}
+    sizes = {**TINY, "dropout": config.dropout, "noise": config.noise, "ngrams": config.ngrams}
+    sizes["without"] = config.without
     text = some_text()
     model = speedrun.SpeedrunGPT(speedrun.SpeedrunConfig(**sizes), text, PARTS)
     small = {"batch_size": race.batch_size, "muon_rate": race.muon_rate, "falling": race.falling}
@@ -557,8 +589,8 @@ DIGITS, COUNTS, NEVER, PARTED, HAND, MIXED, SHORTER, PAGE, ROWS, WHOLE, BY_HAND,
 )
 UNIT, RELATIVE, LENGTHS, SPEEDS, QK, NOTHING, CAUSAL_BLOCK, ORDER, SQUARE = PROPERTIES[modern_block]
 NEAR_1, DIRECTIONS, TORCHS = PROPERTIES[muon]
-(BLOCKS, MEAN, STRIDED, CAP, STARTS, PLAY, PRIOR, HINT, TRUST, NOISE, CHUNKS, CAUSAL, RATE, ONE,
- LEARNS) = PROPERTIES[speedrun]  # fmt: skip
+(BLOCKS, MEAN, STRIDED, CAP, STARTS, PLAY, PRIOR, HINT, TRUST, NOISE, NGRAMS, READ,
+ CHUNKS, CAUSAL, RATE, ONE, LEARNS) = PROPERTIES[speedrun]  # fmt: skip
 
 FAULTS = {
     counts: [
@@ -654,7 +686,14 @@ FAULTS = {
          "self.trust(x)", {TRUST}),
         ("noise in evaluation", "if not (self.training and self.config.noise)", "if not self.config.noise",
          {CAUSAL, HINT, MEAN, NOISE, STRIDED}),
-        ("no noise", "self.embed(self.noised(idx))", "self.embed(idx)", {NOISE}),
+        ("no noise", "read = self.noised(idx)", "read = idx", {NOISE, READ}),
+        ("n-grams unheard", " + self.ngrams(read)", "", {READ}),
+        ("n-grams without noise", "self.ngrams(read)", "self.ngrams(idx)", {READ}),
+        ("pairs for all", "context_ids(idx, n, self.vocab_size)", "context_ids(idx, 2, self.vocab_size)",
+         {NGRAMS}),
+        ("n-grams not zero at first", "nn.init.zeros_(table.weight)", "pass", {NGRAMS}),
+        ("rows past the end", "number % self.ROWS", "number", {NGRAMS, READ}),
+        ("n-grams don't learn", "if ngrams:", "if False:", {ONE}),
         ("noise the wrong way round", ".where(wrong, idx)", ".where(~wrong, idx)", {NOISE}),
         ("parts of the inputs", "parts[there]", "parts[here]", {CHUNKS}),
         ("a short beginning alone", "torch.arange(len(text))", "torch.arange(block_size + 1)", {CHUNKS}),
@@ -663,7 +702,7 @@ FAULTS = {
         ("no rise", "return min(up, 1.0, down)", "return min(1.0, down)", {RATE}),
         ("matrices twice", "if id(p) not in chosen", "if True", {LEARNS, ONE}),
         ("no step", "            part.step()", "            pass", {LEARNS}),
-        ("read backwards", "self.embed(self.noised(idx))", "self.embed(self.noised(idx.flip(1)))",
+        ("read backwards", "self.embed(read)", "self.embed(read.flip(1))",
          {CAUSAL, LEARNS}),
     ],
 }  # fmt: skip
