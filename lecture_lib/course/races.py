@@ -33,9 +33,18 @@ from .paths import DATA, OUT
 MODELS = OUT / "16_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
+NETWORK = (
+    "counts of the text",
+    "leaving the part out",
+    "counts as input",
+)  # what the network class does without
 RACES = {  # name -> model and training
     "fast": (SpeedrunConfig(), Race()),
-    "lowest": (SpeedrunConfig(n_embd=128, n_layer=4, dropout=0.1), Race(max_iters=3000)),
+    "lowest": (SpeedrunConfig(order=9, noise=0.2), Race()),
+    "network": (
+        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=5, noise=0.05, without=NETWORK),
+        Race(max_iters=1000),
+    ),
 }
 ABLATION_STEPS = 60  # of the full recipe; the others get as many as take the same time
 
