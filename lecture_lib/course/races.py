@@ -42,8 +42,8 @@ RACES = {  # name -> model and training
     "fast": (SpeedrunConfig(), Race()),
     "lowest": (SpeedrunConfig(order=9, noise=0.2), Race()),
     "network": (
-        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=5, noise=0.05, without=NETWORK),
-        Race(max_iters=1000),
+        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, without=NETWORK),
+        Race(max_iters=1400),
     ),
 }
 ABLATION_STEPS = 60  # of the full recipe; the others get as many as take the same time
