@@ -25,6 +25,7 @@ from lecture_lib.training import eval_mode
 
 __all__ = [
     "INGREDIENTS",
+    "NETWORK_CLASS",
     "NgramEmbedding",
     "NoPositions",
     "Race",
@@ -106,6 +107,7 @@ INGREDIENTS = (
     "zero start",
     "soft cap",
 )
+NETWORK_CLASS = ("counts of the text", "leaving the part out", "counts as input")  # what it does without
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.speedrun import (
     INGREDIENTS,
+    NETWORK_CLASS,
     Race,
     SpeedrunConfig,
     SpeedrunGPT,
@@ -33,16 +34,11 @@ from .paths import DATA, OUT
 MODELS = OUT / "16_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
-NETWORK = (
-    "counts of the text",
-    "leaving the part out",
-    "counts as input",
-)  # what the network class does without
 RACES = {  # name -> model and training
     "fast": (SpeedrunConfig(), Race()),
     "lowest": (SpeedrunConfig(order=9, noise=0.2), Race()),
     "network": (
-        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, without=NETWORK),
+        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, without=NETWORK_CLASS),
         Race(max_iters=1400),
     ),
 }
