@@ -124,6 +124,14 @@ def test_tasks_take_turns_and_the_first_round_is_not_counted():
     assert set(seconds) == {"a", "b"} and min(seconds.values()) >= 0
 
 
+def test_every_model_of_the_benchmark_trains():
+    config = GPTConfig(block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.1)
+    models = bench.MODELS | bench.FAST_KERNEL
+    found = bench.training(config, batch_size=2, rounds=1, models=models)
+    assert list(found) == list(models) and found[next(iter(models))]["ratio"] == 1
+    assert all(model["tokens per second"] > 0 for model in found.values())
+
+
 def test_the_readme_shows_what_was_recorded():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert bench.put_into(readme, json.loads(bench.RECORD.read_text())) == readme
