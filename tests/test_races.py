@@ -9,6 +9,7 @@ import torch
 from lecture_lib.course import bench, races, sampling
 from lecture_lib.course.errors import CourseError
 from lecture_lib.course.paths import ROOT
+from lecture_lib.gpt import GPTConfig
 from lecture_lib.speedrun import Race, SpeedrunConfig
 from lecture_lib.tokenization import CharTokenizer
 
