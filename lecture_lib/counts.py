@@ -1,7 +1,7 @@
-"""The counts return.
+"""Counts that learn.
 
 Video 1:56:20.
-Promoted from notebooks/16_speedrun.ipynb by `lecture promote`: edit the notebook, not this file.
+Promoted from notebooks/16_counts.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
 from functools import partial

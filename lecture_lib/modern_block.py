@@ -1,7 +1,7 @@
 """The block, nine years on.
 
 Video 1:56:20.
-Promoted from notebooks/16_speedrun.ipynb by `lecture promote`: edit the notebook, not this file.
+Promoted from notebooks/16b_modern_block.ipynb by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

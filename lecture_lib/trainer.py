@@ -1,4 +1,4 @@
-"""13b. nanoGPT's training script.
+"""nanoGPT's training script.
 
 Video 1:46:22.
 Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.

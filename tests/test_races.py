@@ -28,7 +28,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(sampling, "read_splits", races.read_splits)
     monkeypatch.setattr(races, "RACES", {"tiny": (TINY(), SHORT()), "other": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
-    monkeypatch.setattr(races, "variants", lambda: table)
+    monkeypatch.setattr(races, "variants", lambda name: table)
+    monkeypatch.setattr(races, "ABLATION_STEPS", {"tiny": 4, "other": 4})
 
 
 def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
@@ -77,11 +78,11 @@ def test_a_race_that_does_not_exist_is_refused(tmp_path):
 
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
     path = tmp_path / "ablations.json"
-    interrupted = races.ablate((1, 2), path)
+    interrupted = races.ablate("tiny", (1, 2), path)
     first = next(interrupted)
     interrupted.close()
-    rest = list(races.ablate((1, 2), path))
-    stored = json.loads(path.read_text())["runs"]
+    rest = list(races.ablate("tiny", (1, 2), path))
+    stored = json.loads(path.read_text())["tiny"]["runs"]
     assert stored == [first, *rest]
     assert [(run["variant"], run["seed"]) for run in stored] == [
         ("the recipe", 1),
@@ -89,6 +90,36 @@ def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
         ("the recipe", 2),
         ("another", 2),
     ]
+
+
+def test_what_costs_twice_as_much_gets_half_the_steps(tiny, monkeypatch):
+    cost = iter([2.0, 4.0, 9.0, 1.0, 1.0, 4.0])  # the recipe and another, three times
+    monkeypatch.setattr(races, "seconds_per_step", lambda *recipe: next(cost))
+    seconds, steps = races.equal_time("tiny", torch.arange(9), torch.arange(9))
+    assert seconds == 4 * 2.0 and steps == {"the recipe": 4, "another": 2}  # by the medians, 2 and 4
+
+
+def test_ablations_of_another_race_are_kept(tiny, tmp_path):
+    path = tmp_path / "ablations.json"
+    for name in ("tiny", "other"):
+        list(races.ablate(name, (1,), path))
+    stored = json.loads(path.read_text())
+    assert list(stored) == ["tiny", "other"] and all(len(series["runs"]) == 2 for series in stored.values())
+
+
+def test_a_race_without_ablations_is_refused(tmp_path):
+    with pytest.raises(CourseError, match="race lowest has no ablations; expected one of: fast, network"):
+        next(races.ablate("lowest", path=tmp_path / "ablations.json"))
+
+
+@pytest.mark.parametrize("name", list(races.ABLATION_STEPS))
+def test_every_variant_changes_the_recipe_and_is_recorded_under_every_seed(name):
+    table = races.variants(name)
+    (_, recipe), *changed = table.items()
+    assert all(variant != recipe for _, variant in changed)
+    runs = json.loads(races.ABLATIONS.read_text())[name]["runs"]
+    expected = {(variant, seed) for variant in table for seed in races.SEEDS}
+    assert {(run["variant"], run["seed"]) for run in runs} == expected and len(runs) == len(expected)
 
 
 # ---------------------------------------------------------------- the benchmark

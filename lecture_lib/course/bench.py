@@ -17,9 +17,10 @@ import torch
 
 from lecture_lib.batches import get_batch
 from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.held_out import split_loss
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
 from lecture_lib.single_head import AutoregressiveModel
-from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT, split_loss
+from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT
 from lecture_lib.throughput import peak_flops, training_flops
 
 from .device import describe_machine
@@ -33,7 +34,7 @@ TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to 
 MODELS = {
     "chapter 11, a head at a time": GPT,
     "chapter 13, all heads at once": lambda config: from_gpt(GPT(config)),
-    "chapter 16, the speedrun's": lambda config: SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT),
+    "chapter 16c, the speedrun's": lambda config: SpeedrunGPT(SpeedrunConfig(**asdict(config)), TEXT),
 }
 FAST_KERNEL = {  # chapter 13's model as it comes: dropout, but none on attention weights
     "chapter 13, attention without dropout": lambda config: NanoGPT(

@@ -15,7 +15,7 @@ VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook, `NN_name.ipynb`, or `NNb_name.ipynb` for the second part of a chapter."""
+    """One notebook, `NN_name.ipynb`, or `NNb_name.ipynb` and so on for further parts of a chapter."""
 
     path: Path
 
@@ -25,7 +25,7 @@ class Chapter:
 
     @property
     def label(self) -> str:
-        """What the chapter is called by, two digits and for a second part a `b`; chapters sort by it."""
+        """What the chapter is called by, two digits and for further parts a letter; chapters sort by it."""
         return self.stem.split("_")[0]
 
     @property

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--checkpoint", type=Path, help="e.g. out/11_gpt/cpu/model (default: the course's)")
 
     speedrun = command(
-        speedrun_command, "train chapter 16's model from random weights, on two cores, by the clock"
+        speedrun_command, "train chapter 16c's model from random weights, on two cores, by the clock"
     )
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
     speedrun.add_argument("--race", default="fast", help="fast, network or lowest (default: %(default)s)")
@@ -159,7 +159,11 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     from .races import ablate, races
 
     torch.set_num_threads(1 if arguments.ablate else CORES)
-    for run in ablate() if arguments.ablate else races(arguments.seeds, arguments.race, arguments.record):
+    if arguments.ablate:
+        runs = ablate(arguments.race)
+    else:
+        runs = races(arguments.seeds, arguments.race, arguments.record)
+    for run in runs:
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
     return 0
 

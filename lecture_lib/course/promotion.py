@@ -198,7 +198,7 @@ def docstring(module: Module) -> str:
     """Title, video time and source. A module with a name of its own takes its section's heading as title."""
     own = module.name == module.chapter.module
     title = module.chapter.title if own else module.cells[0].heading
-    title = re.sub(r"^\d+(?:\.\d+)*[.:]? +", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title))
+    title = re.sub(r"^\d+[a-z]?(?:\.\d+)*[.:]? +", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title))
     times = f"Video {module.chapter.video_times}.\n" if module.chapter.video_times else ""
     return (
         f"{title.rstrip('.')}.\n\n{times}Promoted from notebooks/{module.chapter.path.name} by "

@@ -5,21 +5,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from lecture_lib.checkpoint import save_checkpoint
+from lecture_lib.held_out import dev_start, play_parts, split_loss
 from lecture_lib.speedrun import (
     INGREDIENTS,
     NETWORK_CLASS,
     Race,
     SpeedrunConfig,
     SpeedrunGPT,
-    dev_start,
-    play_parts,
     speedrun,
-    split_loss,
     strided_loss,
 )
 from lecture_lib.tokenization import CharTokenizer, split_data
@@ -31,7 +31,7 @@ from .errors import CourseError
 from .files import write_text
 from .paths import DATA, OUT
 
-MODELS = OUT / "16_speedrun"
+MODELS = OUT / "16c_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
 RACES = {  # name -> model and training
@@ -42,7 +42,7 @@ RACES = {  # name -> model and training
         Race(max_iters=1400),
     ),
 }
-ABLATION_STEPS = 60  # of the full recipe; the others get as many as take the same time
+ABLATION_STEPS = {"fast": 60, "network": 120}  # of the recipe; its variants get as many as take the same time
 
 
 def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
@@ -125,19 +125,34 @@ def series_of(name: str, runs: list[dict]) -> dict:
 # ---------------------------------------------------------------- ablations
 
 
-def variants() -> dict[str, tuple[SpeedrunConfig, Race]]:
-    """The fast race's recipe, and changes of one thing: name -> model and training."""
-    left_out = {f"without {name}": (SpeedrunConfig(without=(name,)), Race()) for name in INGREDIENTS}
-    return {"the recipe": RACES["fast"], **left_out} | {
-        "without noise": (SpeedrunConfig(noise=0.0), Race()),
-        "without a falling rate": (SpeedrunConfig(), Race(falling=0.0)),
-        "with a batch of 32": (SpeedrunConfig(), Race(batch_size=32)),
-        "with dropout 0.1": (SpeedrunConfig(dropout=0.1), Race()),
-        "with Adam alone": (SpeedrunConfig(), Race(muon_rate=0.0)),
-        "twice as wide": (SpeedrunConfig(n_embd=128), Race()),
-        "without any counts": (SpeedrunConfig(without=INGREDIENTS[:2]), Race()),
-        "without any counts, with Adam alone": (SpeedrunConfig(without=INGREDIENTS[:2]), Race(muon_rate=0.0)),
+def variants(name: str) -> dict[str, tuple[SpeedrunConfig, Race]]:
+    """The recipe of a race, and changes of one thing: name -> model and training."""
+    config, race = RACES[name]
+
+    def model(**change) -> tuple[SpeedrunConfig, Race]:
+        return replace(config, **change), race
+
+    def training(**change) -> tuple[SpeedrunConfig, Race]:
+        return config, replace(race, **change)
+
+    def without(*ingredients: str) -> tuple[SpeedrunConfig, Race]:
+        return model(without=(*config.without, *ingredients))
+
+    found = {"the recipe": RACES[name]}
+    found |= {f"without {name}": without(name) for name in INGREDIENTS if config.has(name)}
+    found |= {
+        "without noise": model(noise=0.0),
+        "without a falling rate": training(falling=0.0),
+        "with a batch of 32": training(batch_size=32),
+        "with dropout 0.1": model(dropout=0.1),
+        "with Adam alone": training(muon_rate=0.0),
+        "twice as wide": model(n_embd=2 * config.n_embd),
     }
+    if config.ngrams > 1:
+        found["without n-grams"], found["n-grams up to 3"] = model(ngrams=1), model(ngrams=3)
+    if config.has("counts of the text"):
+        found["without any counts"] = without(*INGREDIENTS[:2])
+    return found
 
 
 def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
@@ -149,28 +164,51 @@ def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, par
     return (time.process_time() - began) / 6
 
 
-def ablate(seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[dict]:
-    """Train every variant under every seed for equal processor time; yields each run, and writes it at once.
+def equal_time(name: str, text: torch.Tensor, parts: torch.Tensor) -> tuple[float, dict[str, int]]:
+    """Processor seconds that the recipe's steps take, and each variant's number of steps in that time.
+
+    The variants are timed in turns, three times, so a machine that slows down slows all of them.
+    """
+    table = variants(name)
+    times = {variant: [] for variant in table}
+    for _ in range(3):
+        for variant, recipe in table.items():
+            times[variant].append(seconds_per_step(*recipe, text, parts))
+    seconds = ABLATION_STEPS[name] * median(times["the recipe"])
+    return seconds, {variant: round(seconds / median(found)) for variant, found in times.items()}
+
+
+def new_series(name: str, text: torch.Tensor, parts: torch.Tensor) -> dict:
+    """Ablations of a race of which none has been run: what was measured before, and where."""
+    seconds, steps = equal_time(name, text, parts)
+    return {
+        "command": f"lecture speedrun --ablate --race {name}",
+        "machine": describe_machine(),
+        "date": date.today().isoformat(),
+        "seconds": seconds,
+        "steps": steps,
+        "runs": [],
+    }
+
+
+def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[dict]:
+    """Train each variant of a race under each seed for equal processor time; yields and writes each at once.
 
     What is in the file already isn't run again, so an interrupted series goes on where it stopped.
+    Raises CourseError for a race that has no ablations.
     """
+    if name not in ABLATION_STEPS:
+        raise CourseError(f"race {name} has no ablations; expected one of: {', '.join(ABLATION_STEPS)}")
     train = read_splits()[1]["train"]
     cut = dev_start(load_corpus(), len(train))
     (inner, parts), dev = counted_text(cut), train[cut:]
-    if path.exists():
-        series = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        seconds = ABLATION_STEPS * seconds_per_step(*variants()["the recipe"], inner, parts)
-        series = {"command": "lecture speedrun --ablate", "machine": describe_machine(), "seconds": seconds}
-        series |= {"date": date.today().isoformat(), "runs": []}
+    every = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    series = every[name] = every.get(name) or new_series(name, inner, parts)
     done = {(run["variant"], run["seed"]) for run in series["runs"]}
-    for seed in seeds:
-        for variant, (config, race) in variants().items():
-            if (variant, seed) in done:
-                continue
-            steps = round(series["seconds"] / seconds_per_step(config, race, inner, parts))
-            model, _ = timed_race(seed, replace(race, max_iters=steps), config, inner, parts)
-            run = {"variant": variant, "seed": seed, "steps": steps, "dev": split_loss(model, dev)}
-            series["runs"].append(run)
-            write_text(path, json.dumps(series, indent=1) + "\n")
-            yield run
+    for seed, (variant, (config, race)) in product(seeds, variants(name).items()):
+        if (variant, seed) in done:
+            continue
+        model, _ = timed_race(seed, replace(race, max_iters=series["steps"][variant]), config, inner, parts)
+        series["runs"].append({"variant": variant, "seed": seed, "dev": split_loss(model, dev)})
+        write_text(path, json.dumps(every, indent=1) + "\n")
+        yield series["runs"][-1]

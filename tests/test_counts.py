@@ -1,0 +1,306 @@
+"""Chapter 16: counts, and text that is held out. Properties, and planted faults that they catch."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from faults import fault_tests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from texts import V, some_text
+from torch.nn import functional as F
+
+from lecture_lib import counts, held_out
+from lecture_lib.course.corpus import load_corpus, play_spans
+from lecture_lib.gpt import GPT, GPTConfig
+
+close = torch.testing.assert_close
+PARTS = torch.arange(400) // 100
+
+
+# ---------------------------------------------------------------- counts
+
+
+def contexts_are_numbered_by_their_digits(library):
+    ids = library.context_ids(torch.tensor([[3, 1, 4, 1]]), 3, 10)
+    assert ids.tolist() == [[-1, -1, 314, 141]]
+
+
+def counts_are_those_of_the_text(library):
+    text = some_text(60)
+    table = library.ContextCounts(text, 2, V)
+    idx = text[None, :20]
+    found = table(library.context_ids(idx, 2, V))[0]
+    pairs = list(pairwise(text.tolist()))
+    for t in range(1, 20):
+        followers = [text[i + 2].item() for i in range(len(text) - 2) if pairs[i] == pairs[t - 1]]
+        assert found[t].tolist() == [followers.count(c) for c in range(V)]
+    assert not found[0].any()  # one token is no context of two
+
+
+def what_never_occurs_has_no_counts(library):
+    table = library.ContextCounts(torch.tensor([0, 1, 0, 1, 2]), 2, V)
+    assert not table(library.context_ids(torch.tensor([[4, 4, 3, 3]]), 2, V)).any()
+
+
+def parts_are_counted_by_themselves(library):
+    """A table of parts says of each what a table of that part alone says; a new part has no counts."""
+    text = some_text(60)
+    text[5:8] = 4  # 4 4 has the highest number: a context too short in part 1 must not be taken for it
+    whole = library.ContextCounts(text, 2, V, parts=torch.arange(60) // 20)
+    idx = library.context_ids(some_text(17, seed=1)[None], 2, V)
+    for part in range(3):  # the two tokens before a part are its first context
+        alone = library.ContextCounts(text[max(0, 20 * part - 2) : 20 * part + 20], 2, V)
+        assert torch.equal(whole(idx, torch.full_like(idx, part)), alone(idx))
+    assert not whole(idx, torch.full_like(idx, 3)).any()
+
+
+def discounts_by_hand(library):
+    """A share of 1, 2 and 3, and of 4 for more; nothing of 0."""
+    taken = library.discounts_of(
+        torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0]), torch.tensor([0.5, 0.25, 0.1, 0.2])
+    )
+    close(taken, torch.tensor([0, 0.5, 0.5, 0.3, 0.8, 0.8]), rtol=0, atol=1e-6)
+
+
+def interpolation_by_hand(library):
+    probs = library.interpolated(
+        torch.tensor([1.0, 0.5, 0.0]), torch.tensor([1.5]), torch.tensor([0.2, 0.2, 0.6])
+    )
+    close(probs, torch.tensor([1.3, 0.8, 0.9]) / 3, rtol=0, atol=1e-6)
+
+
+def without_counts_the_shorter_context_stands(library):
+    lower = torch.tensor([0.2, 0.8])
+    close(library.interpolated(torch.zeros(2), torch.zeros(1), lower), lower, rtol=0, atol=0)
+
+
+def on_the_page(library, idx, n):
+    """Counts of the page for ids (B, T): what followed each place's last n."""
+    return library.page_counts(library.context_ids(idx, n, V), F.one_hot(idx, V).float())
+
+
+def the_page_counts_what_followed_earlier(library):
+    """By hand, for contexts of one and two tokens; a place never sees its own follower."""
+    idx = torch.tensor([[0, 1, 2, 0, 1, 3, 0, 1]])
+    one, two = on_the_page(library, idx, 1)[0], on_the_page(library, idx, 2)[0]
+    assert one[-1].tolist() == two[-1].tolist() == [0, 0, 1, 1, 0]
+    assert one[3].tolist() == [0, 1, 0, 0, 0] and not two[3].any()
+    assert not one[:3].any() and not one[5].any() and not on_the_page(library, idx, 3).any()
+
+
+def the_page_is_its_own_row(library):
+    idx = torch.stack([some_text(30), some_text(30, seed=1)])
+    together = on_the_page(library, idx, 2)
+    assert torch.equal(together[1:], on_the_page(library, idx[1:], 2)) and together.any()
+
+
+def the_prior_is_a_distribution(library):
+    idx = torch.randint(V, (3, 17), generator=torch.Generator().manual_seed(1))
+    for text in (some_text(), None):
+        for page in (True, False):
+            probs = library.CountedPrior(V, 3, text, page=page)(idx).exp()
+            close(probs.sum(dim=-1), torch.ones(3, 17), rtol=0, atol=1e-5)
+            assert probs.min() > 0
+
+
+def the_prior_by_hand(library):
+    """After 0 the text has 1 twice and 2 once, the page 3 once: with shares of a half, and of a tenth."""
+    prior = library.CountedPrior(V, 1, torch.tensor([0, 1, 0, 2, 0, 1]))
+    w = prior.page_weights.exp().item()
+    single = torch.tensor([4, 3, 2, 1, 1]) / 11
+    expected = (torch.tensor([0, 2 - 1, 1 - 0.5, 0.9 * w, 0]) + (1 + 0.5 + 0.1 * w) * single) / (3 + w)
+    close(prior(torch.tensor([[0, 3, 0]]))[0, -1].exp(), expected, rtol=0, atol=1e-6)
+
+
+def leaving_out_is_never_having_counted(library):
+    """Two parts, one left out: the counts of the other, alone."""
+    text = some_text(80)
+    both = library.CountedPrior(V, 3, text, parts=torch.arange(80) // 40)
+    idx = some_text(20, seed=1)[None]
+    for n in (1, 2, 3):
+        other = library.CountedPrior(V, 3, text[40 - n :])  # with the first context of the second part
+        contexts = library.context_ids(idx, n, V)
+        left_out = both.text_counts(contexts, n, parts=torch.zeros_like(idx))
+        assert torch.equal(left_out, other.text_counts(contexts, n, None)) and left_out.any()
+
+
+def longer_contexts_have_the_last_word(library):
+    """After 0 1 comes 2, after 3 1 comes 4: the single 1 can't know."""
+    text = torch.tensor([0, 1, 2, 3, 1, 4] * 30)
+    prior = library.CountedPrior(V, 2, text, page=False)
+    probs = prior(torch.tensor([[0, 1], [3, 1]])).exp()[:, -1]
+    assert probs[0, 2] > 0.9 and probs[1, 4] > 0.9
+
+
+def the_page_has_its_say(library):
+    """In the text 0 1 2; on this page 0 1 4. Without the page, or without the text, the other one speaks."""
+    text, idx = torch.tensor([0, 1, 2] * 30), torch.tensor([[0, 1, 4, 0, 1, 4, 0, 1]])
+    likeliest = [
+        library.CountedPrior(V, 2, counted, page=page)(idx)[0, -1].argmax().item()
+        for counted, page in ((text, True), (text, False), (None, True))
+    ]
+    assert likeliest == [4, 2, 4]
+    assert library.CountedPrior(V, 2)(idx)[0, -1].exp()[4] > 0.8
+
+
+# ---------------------------------------------------------------- held out
+
+
+def blocks_score_each_token_once(library):
+    for n in (2, 5, 9, 10, 150):
+        found = [yb.flatten() for _, yb in library.blocks(torch.arange(n), 4)]
+        assert all(len(yb) for yb in found)
+        assert torch.cat(found).tolist() == list(range(1, n))
+        assert all((yb - xb == 1).all() and len(xb) <= 32 for xb, yb in library.blocks(torch.arange(n), 4))
+
+
+def the_split_loss_is_the_mean_over_tokens(library):
+    """Two whole blocks and a short one: weighted by their tokens, and without dropout."""
+    model, ids = GPT(GPTConfig(V, 16, 16, 2, 1, dropout=0.5)), some_text(16 * 2 + 6)
+    parts = [(ids[a:b], ids[a + 1 : b + 1]) for a, b in ((0, 16), (16, 32), (32, 37))]
+    model.eval()
+    expected = sum(model(x[None], y[None])[1].item() * len(x) for x, y in parts) / 37
+    model.train()
+    assert abs(library.split_loss(model, ids) - expected) < 1e-5
+    assert model.training
+
+
+def chunks_keep_their_parts(library):
+    text = torch.arange(400)
+    xb, yb, parts = library.draw(text, PARTS, 64, 16)
+    assert xb.shape == yb.shape == parts.shape == (64, 16)
+    assert torch.equal(yb, xb + 1) and torch.equal(parts, PARTS[yb])
+    assert len(xb[:, 0].unique()) > 32 and (xb.diff() == 1).all()
+
+
+PROPERTIES = {
+    counts: [
+        contexts_are_numbered_by_their_digits,
+        counts_are_those_of_the_text,
+        what_never_occurs_has_no_counts,
+        parts_are_counted_by_themselves,
+        discounts_by_hand,
+        interpolation_by_hand,
+        without_counts_the_shorter_context_stands,
+        the_page_counts_what_followed_earlier,
+        the_page_is_its_own_row,
+        the_prior_is_a_distribution,
+        the_prior_by_hand,
+        leaving_out_is_never_having_counted,
+        longer_contexts_have_the_last_word,
+        the_page_has_its_say,
+    ],
+    held_out: [
+        blocks_score_each_token_once,
+        the_split_loss_is_the_mean_over_tokens,
+        chunks_keep_their_parts,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("library", "holds"), [(library, holds) for library, table in PROPERTIES.items() for holds in table]
+)
+def test_properties(library, holds):
+    torch.manual_seed(0)
+    holds(library)
+
+
+def test_dev_is_to_the_training_split_what_val_is_to_the_text():
+    """The same share is from a play that begins before, all the rest from one that is new."""
+    text = load_corpus()
+    n_train = int(0.9 * len(text))
+    cut = held_out.dev_start(text, n_train)
+    shares = []
+    for start, end in ((cut, n_train), (n_train, len(text))):
+        known, new = [span for span in play_spans(text).values() if span.start < end and span.stop > start]
+        assert known.start < start < new.start
+        shares.append((known.stop - start) / (end - start))
+    assert abs(shares[0] - shares[1]) < 0.01
+
+
+def test_a_play_has_two_parts():
+    text = load_corpus()
+    parts = held_out.play_parts(text)
+    for i, play in enumerate(play_spans(text).values()):
+        third = play.start + (play.stop - play.start) // 3
+        assert set(parts[play.start : third].tolist()) == {2 * i}
+        assert set(parts[third : play.stop].tolist()) == {2 * i + 1}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, V - 1), min_size=8, max_size=60), st.integers(1, 4))
+def test_the_prior_of_any_text_is_a_distribution_also_with_parts_left_out(ids, order):
+    text, parts = torch.tensor(ids), torch.arange(len(ids)) // 5
+    prior = counts.CountedPrior(V, order, text, parts)
+    for probs in (prior(text[None, :-1]).exp(), prior(text[None, :-1], parts[None, 1:]).exp()):
+        close(probs.sum(dim=-1), torch.ones(1, len(ids) - 1), rtol=0, atol=1e-5)
+        assert probs.min() > 0
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"order 11 makes 8.8e\+19 contexts; expected at most 9.2e\+18"):
+        counts.CountedPrior(65, 11)(torch.zeros(1, 20, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"order 10 makes 1.3e\+19 contexts; expected at most 9.2e\+18"):
+        counts.CountedPrior(65, 10, torch.zeros(20, dtype=torch.int64), torch.arange(20) // 2)
+
+
+# ---------------------------------------------------------------- planted faults are caught
+
+DIGITS, COUNTS, NEVER, PARTED, HAND, MIXED, SHORTER, PAGE, ROWS, WHOLE, BY_HAND, LEFT_OUT, LONGER, SAY = (
+    PROPERTIES[counts]
+)
+BLOCKS, MEAN, CHUNKS = PROPERTIES[held_out]
+
+FAULTS = {
+    counts: [
+        ("digits from the front", "vocab_size**back", "vocab_size**(n - 1 - back)", {DIGITS}),
+        ("short contexts counted", "ids[:, : n - 1] = -1", "pass", {COUNTS, DIGITS}),
+        ("the follower's follower", "(rows, text[n:])", "(rows, text[n - 1 : -1])",
+         {BY_HAND, COUNTS, LONGER, SAY}),
+        ("unknown takes a neighbour's row", "row.where(self.known[row] == ids, len(self.known))", "row",
+         {COUNTS, LEFT_OUT, NEVER, PARTED}),
+        ("the context's part", "parts[n:]", "parts[n - 1 : -1]", {LEFT_OUT, PARTED}),
+        ("short contexts in a part", "contexts.where(contexts < 0, contexts + parts", "(contexts + parts",
+         {PARTED}),
+        ("discounts off by one", "(counts == 1, counts == 2, counts == 3, counts > 3)",
+         "(counts == 0, counts == 1, counts == 2, counts > 2)", {BY_HAND, HAND, SAY, WHOLE}),
+        ("5 is not more", "counts > 3)", "counts == 4)", {HAND, WHOLE}),
+        ("shares, not amounts", "k * share * level", "share * level", {BY_HAND, HAND}),
+        ("what is taken is lost", "(kept + taken * lower)", "kept", {BY_HAND, MIXED, WHOLE}),
+        ("nothing seen, nothing expected", ".where(total > 0, lower)", "", {SHORTER, WHOLE}),
+        ("the page knows what comes", ".tril(-1)", ".tril(0)", {PAGE}),
+        ("the page, read to its end", ".tril(-1)", "", {PAGE}),
+        ("the page forgets the last", "earlier[:, :, :-1] @ tokens[:, 1:]", "earlier @ tokens",
+         {BY_HAND, PAGE, SAY}),
+        ("short contexts on the page", " & (contexts >= 0)[:, None, :]", "", {PAGE}),
+        ("one page for all rows", "@ tokens[:, 1:]", "@ tokens[:1, 1:]", {ROWS}),
+        ("nothing taken from the counts", "kept, taken = counts - discounts,", "kept, taken = counts,",
+         {BY_HAND}),
+        ("the page's share lost", "taken = taken + self.PAGE_SHARE * page.sum(dim=-1, keepdim=True)", "pass",
+         {BY_HAND, WHOLE}),
+        ("page always on", "if self.page:", "if True:", {SAY}),
+        ("page never on", "if self.page:", "if False:", {BY_HAND, SAY}),
+        ("page weighed as text", "self.page_weights[n - 1].exp() * page_counts", "page_counts",
+         {BY_HAND, SAY}),
+        ("parts kept", "counts if parts is None else", "counts if True else", {LEFT_OUT}),
+        ("shortest context last", "range(1, len(self.discounts) + 1)", "range(len(self.discounts), 0, -1)",
+         {LONGER}),
+        ("probabilities, not their logarithms", "return probs.log()", "return probs", {BY_HAND, WHOLE}),
+    ],
+    held_out: [
+        ("short block forgotten", "if whole < len(xs)", "if False", {BLOCKS, MEAN}),
+        ("an empty block", "if whole < len(xs)", "if True", {BLOCKS}),
+        ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)", {BLOCKS, MEAN}),
+        ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
+         {MEAN}),
+        ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb", {MEAN}),
+        ("parts of the inputs", "parts[there]", "parts[here]", {CHUNKS}),
+        ("a short beginning alone", "torch.arange(len(text))", "torch.arange(block_size + 1)", {CHUNKS}),
+    ],
+}  # fmt: skip
+
+test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
+    {library: (properties, FAULTS[library]) for library, properties in PROPERTIES.items()}
+)
