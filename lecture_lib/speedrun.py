@@ -217,8 +217,8 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
         _, loss = model(*draw(text, parts, race.batch_size, model.block_size))
         model.zero_grad(set_to_none=True)
         loss.backward()
-        for part in (*optimizers, *schedules):
-            part.step()
+        for stepper in (*optimizers, *schedules):
+            stepper.step()
         losses.append(loss.item())
     return losses
 

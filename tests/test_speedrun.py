@@ -269,7 +269,7 @@ FAULTS = [
     ("rate stays high", "return min(up, 1.0, down)", "return min(up, 1.0)", {RATE}),
     ("no rise", "return min(up, 1.0, down)", "return min(1.0, down)", {RATE}),
     ("matrices twice", "if id(p) not in chosen", "if True", {LEARNS, ONE}),
-    ("no step", "            part.step()", "            pass", {LEARNS}),
+    ("no step", "            stepper.step()", "            pass", {LEARNS}),
     ("read backwards", "self.embed(read)", "self.embed(read.flip(1))",
      {CAUSAL, LEARNS}),
 ]  # fmt: skip
