@@ -8,7 +8,7 @@ import torch
 
 from lecture_lib.course import bench, races, sampling
 from lecture_lib.course.errors import CourseError
-from lecture_lib.course.paths import ROOT
+from lecture_lib.course.paths import DATA, ROOT
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.speedrun import Race, SpeedrunConfig
 from lecture_lib.tokenization import CharTokenizer
@@ -46,6 +46,12 @@ def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
     assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
     text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
     assert text.startswith("abc") and len(text) == 23
+
+
+def test_the_shipped_record_can_be_sampled_from():
+    text = sampling.write_on("ROMEO:", 20, seed=1, checkpoint=DATA / "checkpoint" / "speedrun")
+    assert text.startswith("ROMEO:") and len(text) == 26
+    assert text == sampling.write_on("ROMEO:", 20, seed=1, checkpoint=DATA / "checkpoint" / "speedrun")
 
 
 def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
