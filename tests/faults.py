@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+import torch
 
 
 def planted(library: ModuleType, old: str, new: str) -> ModuleType:
@@ -25,6 +26,19 @@ def failed(library: ModuleType, properties: list, **sizes: object) -> set:
         except (AssertionError, RuntimeError, ValueError, IndexError):
             failures.add(holds)
     return failures
+
+
+def property_test(properties: dict[ModuleType, list]) -> Callable:
+    """The test of a file of properties, module -> what holds for it, each begun from the same seed."""
+
+    @pytest.mark.parametrize(
+        ("library", "holds"), [(library, holds) for library, table in properties.items() for holds in table]
+    )
+    def test_properties(library, holds):
+        torch.manual_seed(0)
+        holds(library)
+
+    return test_properties
 
 
 def fault_tests(

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from faults import fault_tests
+from faults import fault_tests, property_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import V, some_text
@@ -199,12 +199,7 @@ PROPERTIES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("library", "holds"), [(library, holds) for library, table in PROPERTIES.items() for holds in table]
-)
-def test_properties(library, holds):
-    torch.manual_seed(0)
-    holds(library)
+test_properties = property_test(PROPERTIES)
 
 
 def test_dev_is_to_the_training_split_what_val_is_to_the_text():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from faults import fault_tests
+from faults import fault_tests, property_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,12 +133,7 @@ PROPERTIES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("library", "holds"), [(library, holds) for library, table in PROPERTIES.items() for holds in table]
-)
-def test_properties(library, holds):
-    torch.manual_seed(0)
-    holds(library)
+test_properties = property_test(PROPERTIES)
 
 
 @settings(deadline=None, max_examples=30)

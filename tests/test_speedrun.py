@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from faults import fault_tests
+from faults import fault_tests, property_test
 from texts import V, some_text
 from torch.nn import functional as F
 
@@ -197,10 +197,7 @@ PROPERTIES = [
 ]
 
 
-@pytest.mark.parametrize("holds", PROPERTIES)
-def test_properties(holds):
-    torch.manual_seed(0)
-    holds(speedrun)
+test_properties = property_test({speedrun: PROPERTIES})
 
 
 @pytest.mark.parametrize("name", list(RECIPES), ids=str)

@@ -57,6 +57,15 @@ def counted_text(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     return train, play_parts(load_corpus())[: len(train)]
 
 
+def read_json(path: Path) -> dict:
+    """What is recorded by race, nothing if the file isn't there yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_json(path: Path, by_race: dict) -> None:
+    write_text(path, json.dumps(by_race, indent=1) + "\n")
+
+
 def timed_race(
     seed: int, race: Race, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor
 ) -> tuple[SpeedrunGPT, float]:
@@ -104,8 +113,7 @@ def races(
         runs.append(run_race(seed, race, config, out / f"{name}-{seed}"))
         yield runs[-1]
     if record:
-        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_text(path, json.dumps(records | {name: series_of(name, runs)}, indent=1) + "\n")
+        write_json(path, read_json(path) | {name: series_of(name, runs)})
 
 
 def series_of(name: str, runs: list[dict]) -> dict:
@@ -139,7 +147,7 @@ def variants(name: str) -> dict[str, tuple[SpeedrunConfig, Race]]:
         return model(without=(*config.without, *ingredients))
 
     found = {"the recipe": RACES[name]}
-    found |= {f"without {name}": without(name) for name in INGREDIENTS if config.has(name)}
+    found |= {f"without {part}": without(part) for part in INGREDIENTS if config.has(part)}
     found |= {
         "without noise": model(noise=0.0),
         "without a falling rate": training(falling=0.0),
@@ -202,7 +210,7 @@ def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLA
     train = read_splits()[1]["train"]
     cut = dev_start(load_corpus(), len(train))
     (inner, parts), dev = counted_text(cut), train[cut:]
-    every = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    every = read_json(path)
     series = every[name] = every.get(name) or new_series(name, inner, parts)
     done = {(run["variant"], run["seed"]) for run in series["runs"]}
     for seed, (variant, (config, race)) in product(seeds, variants(name).items()):
@@ -210,5 +218,5 @@ def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLA
             continue
         model, _ = timed_race(seed, replace(race, max_iters=series["steps"][variant]), config, inner, parts)
         series["runs"].append({"variant": variant, "seed": seed, "dev": split_loss(model, dev)})
-        write_text(path, json.dumps(every, indent=1) + "\n")
+        write_json(path, every)
         yield series["runs"][-1]
