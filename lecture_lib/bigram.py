@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lecture_lib.course.corpus import load_corpus
-from lecture_lib.course.device import choose_device, describe_device
-from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.base.device import choose_device, describe_device
+from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, config_parser, sample_text, train
 
 __all__ = ["BigramLanguageModel"]
@@ -56,9 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(error))
     device = choose_device()
     print(f"device: {describe_device(device)}")
-    text = load_corpus()
-    tokenizer = CharTokenizer(text)
-    splits = split_data(torch.tensor(tokenizer.encode(text)))  # 1-D, int64
+    tokenizer, splits = load_splits()
     torch.manual_seed(seed)
     model = BigramLanguageModel(tokenizer.vocab_size).to(device)
     train(model, splits, config)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import safetensors.torch
 
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.files import replacing, write_text
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import replacing, write_text
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.tokenization import CharTokenizer
 

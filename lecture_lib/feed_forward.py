@@ -7,8 +7,8 @@ Promoted from notebooks/08_feed_forward.ipynb by `lecture promote`: edit the not
 import torch
 from torch import nn
 
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.multi_head import MultiHeadAttention
-from lecture_lib.single_head import AutoregressiveModel
 
 __all__ = ["FeedForward", "FeedForwardModel"]
 

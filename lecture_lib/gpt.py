@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import nn
 
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.layer_norm import Block
 from lecture_lib.residual import ProjectedAttention, WideFeedForward
 from lecture_lib.self_attention import Head
-from lecture_lib.single_head import AutoregressiveModel
 
 __all__ = ["GPT", "DropoutHead", "GPTConfig", "decoder_block", "initialise"]
 

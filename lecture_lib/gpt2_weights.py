@@ -10,7 +10,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from lecture_lib.course.errors import CourseError
+from lecture_lib.base.errors import CourseError
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 
 __all__ = [

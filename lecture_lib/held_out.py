@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from lecture_lib.base.corpus import play_spans
 from lecture_lib.batches import get_batch
-from lecture_lib.course.corpus import play_spans
 from lecture_lib.training import eval_mode
 
 __all__ = ["blocks", "dev_start", "draw", "play_parts", "split_loss"]

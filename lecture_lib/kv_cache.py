@@ -5,11 +5,10 @@ Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook
 """
 
 import torch
-from torch.nn import functional as F
 
 from lecture_lib.self_attention import causal_mask
 
-__all__ = ["KVCache", "left_padded", "may_look", "nucleus", "positions"]
+__all__ = ["KVCache", "left_padded", "may_look", "positions"]
 
 
 class KVCache:
@@ -59,20 +58,6 @@ def may_look(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
     own = torch.eye(seen + T, dtype=torch.bool, device=pad.device)[seen:]  # (T, seen + T)
     token = torch.arange(seen + T, device=pad.device) >= pad[:, None]  # (B, seen + T)
     return (past & token[:, None] | own)[:, None]  # (T, seen + T) & (B, 1, seen + T) -> (B, 1, T, seen + T)
-
-
-def nucleus(logits: torch.Tensor, top_p: float, temperature: float = 1.0) -> torch.Tensor:
-    """Logits (B, vocab_size) with -inf for all but the fewest tokens that together are as likely as `top_p`.
-
-    The likeliest come first, and the one that reaches `top_p` stays in (Holtzman et al. 2020, 3.1).
-    Probabilities are those at `temperature`. Raises ValueError unless 0 < top_p <= 1.
-    """
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; expected a share of the probability above 0, at most 1")
-    probs, order = F.softmax(logits / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
-    likelier = probs.cumsum(dim=-1) - probs  # (B, vocab_size): the share of those before
-    left_out = (likelier >= top_p).scatter(-1, order, likelier >= top_p)  # back in the vocabulary's order
-    return logits.masked_fill(left_out, float("-inf"))
 
 
 def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

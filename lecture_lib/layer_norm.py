@@ -7,8 +7,8 @@ Promoted from notebooks/10_layer_norm.ipynb by `lecture promote`: edit the noteb
 import torch
 from torch import nn
 
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.residual import ProjectedAttention, ResidualBlock, WideFeedForward
-from lecture_lib.single_head import AutoregressiveModel
 
 __all__ = ["Block", "LayerNorm", "LayerNormModel"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from lecture_lib.base.device import describe_device, describe_machine
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import replacing
 from lecture_lib.checkpoint import save_checkpoint
-from lecture_lib.course.device import describe_device, describe_machine
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.files import replacing
 from lecture_lib.gpt import GPT
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import History, TrainConfig, adamw, sample_text, train

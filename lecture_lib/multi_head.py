@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.self_attention import Head
-from lecture_lib.single_head import AutoregressiveModel
 
 __all__ = ["MultiHeadAttention", "MultiHeadModel"]
 

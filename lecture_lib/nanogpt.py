@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lecture_lib.generation import AutoregressiveModel, check_prompt, next_token
 from lecture_lib.gpt import GPT, GPTConfig, initialise
-from lecture_lib.kv_cache import KVCache, may_look, nucleus, positions
+from lecture_lib.kv_cache import KVCache, may_look, positions
 from lecture_lib.layer_norm import Block
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.residual import ProjectedAttention, WideFeedForward
-from lecture_lib.single_head import AutoregressiveModel, next_token
 
 __all__ = [
     "ACTIVATIONS",
@@ -221,11 +221,10 @@ class NanoGPT(AutoregressiveModel):
         window moves: it begins anew with the last `keep` tokens. All block_size of them, the default, is
         chapter 06's way; it means reading the window again at each step, since all positions change. With
         fewer, the tokens up to the next move are read once, but see a shorter context.
-        `top_p` leaves the tokens of the nucleus, of which `top_k` leaves the likeliest. `pad` (B,) tells how
-        many ids at the left of each row are filling (`left_padded`).
-        Raises chapter 06's errors, and ValueError for top_p, keep or pad out of range.
+        `pad` (B,) tells how many ids at the left of each row are filling (`left_padded`).
+        Raises chapter 06's errors, and ValueError for keep or pad out of range.
         """
-        super().generate(idx, min(max_new_tokens, 0))  # chapter 06's checks, and no token
+        check_prompt(idx, max_new_tokens)
         keep = self.block_size if keep is None else keep
         if not 1 <= keep <= self.block_size:
             raise ValueError(
@@ -245,9 +244,7 @@ class NanoGPT(AutoregressiveModel):
                     cache.clear()
             filling = None if pad is None else (pad - start).clamp(min=0)  # (B,)
             logits = self.read(text[:, read:end], caches, filling)  # (B, end - read) -> (B, vocab_size)
-            if top_p is not None:
-                logits = nucleus(logits, top_p, temperature)
-            text[:, end : end + 1] = next_token(logits, temperature, top_k)  # (B, 1)
+            text[:, end : end + 1] = next_token(logits, temperature, top_k, top_p)  # (B, 1)
             read = end
         return text
 

@@ -7,8 +7,8 @@ Promoted from notebooks/09_residual.ipynb by `lecture promote`: edit the noteboo
 import torch
 from torch import nn
 
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.multi_head import MultiHeadAttention
-from lecture_lib.single_head import AutoregressiveModel
 
 __all__ = ["ProjectedAttention", "ResidualBlock", "ResidualModel", "WideFeedForward"]
 

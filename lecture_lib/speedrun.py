@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from lecture_lib.counts import CountedPrior, context_ids
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.held_out import draw
 from lecture_lib.modern_block import ModernBlock, unit
 from lecture_lib.muon import Muon
-from lecture_lib.single_head import AutoregressiveModel
 from lecture_lib.training import eval_mode
 
 __all__ = [

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 import torch
 
-__all__ = ["CharTokenizer", "split_data"]
+from lecture_lib.base.corpus import load_corpus
+
+__all__ = ["CharTokenizer", "load_splits", "split_data"]
 
 
 class CharTokenizer:
@@ -64,3 +66,10 @@ def split_data(ids: torch.Tensor, fraction: float = 0.9) -> dict[str, torch.Tens
     if not 0 < n < len(ids):
         raise ValueError(f"{len(ids)} ids at fraction {fraction} leave a split empty; expected more ids")
     return {"train": ids[:n], "val": ids[n:]}
+
+
+def load_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
+    """Tiny Shakespeare's tokenizer and the two splits of its ids, 1-D and int64 (video 9:28)."""
+    text = load_corpus()
+    tokenizer = CharTokenizer(text)
+    return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))

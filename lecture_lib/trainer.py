@@ -24,17 +24,16 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lecture_lib.base.device import choose_device, describe_device
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import write_text
+from lecture_lib.base.paths import OUT
 from lecture_lib.batches import get_batch
-from lecture_lib.course.corpus import load_corpus
-from lecture_lib.course.device import choose_device, describe_device
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.files import write_text
-from lecture_lib.course.paths import OUT
 from lecture_lib.long_run import LongRun
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.recipe import warmup_cosine, weight_decay_groups
 from lecture_lib.throughput import peak_flops, training_flops
-from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, config_parser, estimate_loss
 
 __all__ = [
@@ -365,14 +364,12 @@ def main(argv: list[str] | None = None) -> None:
     settings = vars(parser.parse_args(argv))
     seed, folder, save_seconds = (settings.pop(name) for name in ("seed", "folder", "save_seconds"))
     sizes = {name: settings.pop(name) for name in SIZES}
-    text = load_corpus()
-    tokenizer = CharTokenizer(text)
+    tokenizer, splits = load_splits()
     try:
         config = TrainerConfig(**settings)
         model = new_model(tokenizer.vocab_size, config.block_size, sizes, seed)
     except ValueError as error:
         parser.error(str(error))
-    splits = split_data(torch.tensor(tokenizer.encode(text)))  # 1-D, int64
     facts = {"command": "python -m lecture_lib.trainer", "seed": seed}
     try:
         device = training_device(config.device)

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import chatgpt, fine_tuning, reward_model
+from lecture_lib.base.corpus import load_corpus
 from lecture_lib.chatgpt import ANSWER_LENGTH, COUNTS, KINDS, PROMPT_LENGTH, Request
-from lecture_lib.course.corpus import load_corpus
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer
 

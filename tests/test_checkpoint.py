@@ -11,10 +11,10 @@ import torch
 from faults import failed, planted
 
 from lecture_lib import long_run
+from lecture_lib.base.corpus import load_corpus
+from lecture_lib.base.errors import CourseError
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course import cli
-from lecture_lib.course.corpus import load_corpus
-from lecture_lib.course.errors import CourseError
 from lecture_lib.course.sampling import SHIPPED
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.tokenization import CharTokenizer, split_data

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lecture_lib.course import corpus
-from lecture_lib.course.corpus import CORPUS, CORPUS_SHA256, PLAYS, WHEEL, apply_errata, convert_play
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.paths import DATA
+from lecture_lib.base import corpus
+from lecture_lib.base.corpus import CORPUS, CORPUS_SHA256, PLAYS, WHEEL, apply_errata, convert_play
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import DATA
 
 
 def sha256(content):
@@ -468,7 +468,7 @@ def test_a_read_only_file_system(folder, good_wheel, monkeypatch, server):
     def refuse(**arguments):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments["dir"]))
 
-    monkeypatch.setattr("lecture_lib.course.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("lecture_lib.base.files.tempfile.mkstemp", refuse)
     message = refusal(folder, server.url)
     assert "Read-only file system" in message
     assert str(folder) in message
@@ -490,7 +490,7 @@ def test_a_read_only_folder(folder, good_wheel, server):
 BUILD_WHEN_TOLD = """
 import sys
 from pathlib import Path
-from lecture_lib.course.corpus import build_corpus
+from lecture_lib.base.corpus import build_corpus
 print("ready", flush=True)
 sys.stdin.readline()
 build_corpus(Path(sys.argv[1]))

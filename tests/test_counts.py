@@ -11,7 +11,7 @@ from texts import V, some_text
 from torch.nn import functional as F
 
 from lecture_lib import counts, held_out
-from lecture_lib.course.corpus import load_corpus, play_spans
+from lecture_lib.base.corpus import load_corpus, play_spans
 from lecture_lib.gpt import GPT, GPTConfig
 
 close = torch.testing.assert_close

@@ -10,11 +10,12 @@ import matplotlib
 import pytest
 import torch
 
-from lecture_lib.course import device, ladder
+from lecture_lib.base import device
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import replacing, write_text
+from lecture_lib.base.paths import ROOT
+from lecture_lib.course import ladder, tables
 from lecture_lib.course.chapters import all_chapters, read_notebook
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.files import replacing, write_text
-from lecture_lib.course.paths import ROOT
 from lecture_lib.training import History
 
 matplotlib.use("agg")
@@ -109,7 +110,7 @@ def test_ladder_table_has_a_line_a_rung():
 
 
 def test_columns_are_aligned():
-    assert ladder.aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\n---  --\nccc  d"
+    assert tables.aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\n---  --\nccc  d"
 
 
 # ---------------------------------------------------------------- device, plots

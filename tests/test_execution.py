@@ -13,9 +13,9 @@ from conftest import notebook
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lecture_lib.base.errors import CourseError
 from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
-from lecture_lib.course.errors import CourseError
 from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.ladder import latest_run, record_run
 from lecture_lib.course.stored import save

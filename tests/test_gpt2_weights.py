@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lecture_lib import gpt2_weights
-from lecture_lib.course.errors import CourseError
+from lecture_lib.base.errors import CourseError
 from lecture_lib.gpt2_weights import from_gpt2, from_nanogpt, gpt2_name, load_gpt2, to_gpt2
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.sizing import PUBLISHED, parameter_counts

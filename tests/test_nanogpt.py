@@ -13,6 +13,7 @@ import torch
 from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lecture_lib.generation import AutoregressiveModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +24,6 @@ from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, build_any, from_gpt, split_heads
 from lecture_lib.residual import ProjectedAttention
-from lecture_lib.single_head import AutoregressiveModel
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import sample_text
 

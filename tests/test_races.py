@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from lecture_lib.course import bench, races, sampling
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.paths import DATA, ROOT
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import DATA, ROOT
+from lecture_lib.course import sampling
+from lecture_lib.course.experiments import bench, races
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.speedrun import Race, SpeedrunConfig
 from lecture_lib.tokenization import CharTokenizer
@@ -22,10 +23,10 @@ def tiny(monkeypatch):
     """Small models and a small corpus, in which everything takes moments."""
     ids = (torch.arange(2000) // 3) % 5
     splits = {"train": ids[:1800], "val": ids[1800:]}
-    monkeypatch.setattr(races, "read_splits", lambda: (CharTokenizer("abcde"), splits))
+    monkeypatch.setattr(races, "load_splits", lambda: (CharTokenizer("abcde"), splits))
     monkeypatch.setattr(races, "play_parts", lambda text: torch.arange(2000) // 225)
     monkeypatch.setattr(races, "dev_start", lambda text, n_train: 1500)
-    monkeypatch.setattr(sampling, "read_splits", races.read_splits)
+    monkeypatch.setattr(sampling, "load_splits", races.load_splits)
     monkeypatch.setattr(races, "RACES", {"tiny": (TINY(), SHORT()), "other": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
     monkeypatch.setattr(races, "variants", lambda name: table)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lecture_lib import speedrun
 from lecture_lib.counts import CountedPrior
-from lecture_lib.course.races import ABLATION_STEPS, RACES, variants
+from lecture_lib.course.experiments.races import ABLATION_STEPS, RACES, variants
 
 close = torch.testing.assert_close
 RECIPES = RACES | {(race, name): recipe for race in ABLATION_STEPS for name, recipe in variants(race).items()}

@@ -9,8 +9,8 @@ import pytest
 from conftest import notebook
 from nbformat.v4 import new_output
 
+from lecture_lib.base.errors import CourseError
 from lecture_lib.course.chapters import Chapter, all_chapters, read_notebook
-from lecture_lib.course.errors import CourseError
 from lecture_lib.course.stored import MAX_BYTES, anatomy, as_on_screen, normalised, problems, refresh, save
 
 

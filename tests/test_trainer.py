@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib import long_run, recipe, throughput, trainer
-from lecture_lib.course.corpus import load_corpus
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.paths import ROOT
+from lecture_lib.base.corpus import load_corpus
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import ROOT
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer, split_data
 from lecture_lib.training import estimate_loss

@@ -1,1 +1,4 @@
-"""What runs the course rather than teaches it: corpus, promotion, execution, checks, plots, command line."""
+"""The roof: what runs the course. Command line, execution, promotion, stored notebooks, plots, ladder.
+
+It may import chapters; no chapter's module imports it.
+"""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import nbformat
 
-from .errors import CourseError
-from .paths import NOTEBOOKS
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import NOTEBOOKS
 
 VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import CourseError
-from .paths import DATA, NOTEBOOKS, ROOT
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
 CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
@@ -114,14 +114,15 @@ def joined_parameters(argv: list[str]) -> list[str]:
 
 
 def corpus_command(arguments: argparse.Namespace) -> int:
-    from .corpus import build_corpus
+    from lecture_lib.base.corpus import build_corpus
 
     print(build_corpus(DATA))
     return 0
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from .corpus import build_corpus
+    from lecture_lib.base.corpus import build_corpus
+
     from .execution import run_chapters, table
 
     chapters = chosen(arguments.chapters)
@@ -156,7 +157,7 @@ def sample_command(arguments: argparse.Namespace) -> int:
 def speedrun_command(arguments: argparse.Namespace) -> int:
     import torch
 
-    from .races import ablate, races
+    from .experiments.races import ablate, races
 
     torch.set_num_threads(1 if arguments.ablate else CORES)
     if arguments.ablate:
@@ -171,7 +172,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
 def bench_command(arguments: argparse.Namespace) -> int:
     import torch
 
-    from .bench import record_benchmark
+    from .experiments.bench import record_benchmark
 
     torch.set_num_threads(CORES)
     print(record_benchmark())
@@ -199,7 +200,7 @@ def lab_command(arguments: argparse.Namespace) -> int:
 
 
 def test_command(arguments: argparse.Namespace) -> int:
-    from .corpus import build_corpus
+    from lecture_lib.base.corpus import build_corpus
 
     build_corpus(DATA)
     if arguments.portable:

@@ -18,11 +18,13 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.inspection import inspect_notebook
 from tqdm import tqdm
 
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
+
 from .chapters import Chapter, read_notebook
-from .errors import CourseError
-from .ladder import aligned, latest_run, lecture_numbers
-from .paths import NOTEBOOKS, OUT, ROOT
+from .ladder import latest_run, lecture_numbers
 from .stored import QUIET_KERNEL
+from .tables import aligned
 
 PRESETS = NOTEBOOKS / "presets.toml"
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names

@@ -4,15 +4,14 @@ Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/
 `lecture seeds` measured, `out/NN_name/run.json` what was last run on this machine.
 """
 
-import json
 import tomllib
-from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
-from .device import describe_machine
-from .files import write_text
-from .paths import DATA, OUT
+from lecture_lib.base.paths import DATA, OUT
+from lecture_lib.base.records import read_json, stamp, write_json
+
+from .tables import aligned
 
 SEEDS = DATA / "recorded" / "seeds"
 
@@ -33,26 +32,20 @@ def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OU
 
 def remember(stem: str, run: dict, out: Path = OUT) -> None:
     """Remember what a run of chapter `stem` on this machine came to."""
-    write_text(out / stem / "run.json", json.dumps(run, indent=2) + "\n")
+    write_json(out / stem / "run.json", run)
 
 
 def latest_run(stem: str, out: Path = OUT, since: float = 0.0) -> dict | None:
     """What `remember` last wrote for the chapter, after `since` (seconds since the epoch)."""
     path = out / stem / "run.json"
     fresh = path.exists() and path.stat().st_mtime >= since
-    return json.loads(path.read_text(encoding="utf-8")) if fresh else None
+    return read_json(path) if fresh else None
 
 
 def record_seeds(stem: str, runs: list[dict], command: str, folder: Path = SEEDS) -> Path:
     """Store the runs of one chapter over several seeds, with machine, date and the command that made them."""
-    record = {
-        "chapter": stem,
-        "command": command,
-        "machine": describe_machine(),
-        "date": date.today().isoformat(),
-    }
     path = folder / f"{stem}.json"
-    write_text(path, json.dumps({**record, "runs": runs}, indent=2) + "\n")
+    write_json(path, {"chapter": stem, **stamp(command), "runs": runs})
     return path
 
 
@@ -61,7 +54,7 @@ def seed_summary(stem: str, folder: Path = SEEDS) -> dict | None:
     path = folder / f"{stem}.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     for key in ("train", "val"):
         losses = [run[key] for run in record["runs"]]
         record[key] = {"mean": mean(losses), "sd": stdev(losses), "min": min(losses), "max": max(losses)}
@@ -96,10 +89,3 @@ def ladder_table() -> str:
 def other_size(run: dict, parameters: int) -> str:
     """A remark on a run of a model that has not so many parameters."""
     return "" if run["parameters"] == parameters else f" ({run['parameters']:,} parameters)"
-
-
-def aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)

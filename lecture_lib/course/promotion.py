@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import write_text
+from lecture_lib.base.paths import LIBRARY, NOTEBOOKS, ROOT
+
 from .chapters import Chapter, all_chapters
-from .errors import CourseError
-from .files import write_text
-from .paths import LIBRARY, NOTEBOOKS, ROOT
 
 PACKAGE = "lecture_lib"
 DIRECTIVE = re.compile(r"\A#\| export(?: +(?P<module>[a-z_][a-z0-9_]*))?[ ]*\n")

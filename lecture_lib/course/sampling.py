@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import DATA
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.gpt import GPT
 from lecture_lib.nanogpt import NanoGPT, build_any, from_gpt
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT
+from lecture_lib.tokenization import load_splits
 from lecture_lib.training import sample_text
-
-from .errors import CourseError
-from .paths import DATA
-from .races import read_splits
 
 SHIPPED = DATA / "checkpoint" / "small"  # .safetensors and .json
 
@@ -19,7 +18,7 @@ def build(sizes: dict) -> GPT | NanoGPT | SpeedrunGPT:
     """A model of the sizes in a checkpoint's JSON, of any chapter; the speedrun's counts the corpus."""
     if "order" not in sizes:
         return build_any(sizes)
-    return SpeedrunGPT(SpeedrunConfig(**sizes), read_splits()[1]["train"])
+    return SpeedrunGPT(SpeedrunConfig(**sizes), load_splits()[1]["train"])
 
 
 def write_on(

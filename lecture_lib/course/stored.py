@@ -14,9 +14,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import replacing
+
 from .chapters import Chapter, read_notebook
-from .errors import CourseError
-from .files import replacing
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lecture_lib.course.errors import CourseError
-from lecture_lib.course.files import replacing
-from lecture_lib.course.paths import DATA
+from .errors import CourseError
+from .files import replacing
+from .paths import DATA
 
 CORPUS = "tinyshakespeare.txt"
 CORPUS_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

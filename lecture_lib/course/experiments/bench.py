@@ -4,30 +4,29 @@ Every comparison takes its measurements in turns, so that a machine which slows 
 results go to `data/recorded/bench.json`, a picture beside it and a table into the README.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 from statistics import median
 
 import matplotlib.pyplot as plt
 import torch
 
+from lecture_lib.base.files import replacing, write_text
+from lecture_lib.base.paths import DATA, ROOT
+from lecture_lib.base.records import stamp, write_json
 from lecture_lib.batches import get_batch
+from lecture_lib.course.tables import aligned
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.held_out import split_loss
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
-from lecture_lib.single_head import AutoregressiveModel
 from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT
 from lecture_lib.throughput import peak_flops, training_flops
+from lecture_lib.tokenization import load_splits
 
-from .device import describe_machine
-from .files import replacing, write_text
-from .ladder import aligned
-from .paths import DATA, ROOT
-from .races import counted_text, read_splits, timed_race
+from .races import counted_text, timed_race
 
 RECORD = DATA / "recorded" / "bench.json"
 TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
@@ -123,7 +122,7 @@ SHORT_RACES = {"1.88": 10, "1.48": 150}  # validation losses, and steps of a rac
 
 def short_races() -> dict[str, dict[str, float]]:
     """For each loss: seconds of a race from random weights, and the validation loss that it ends at."""
-    val, found = read_splits()[1]["val"], {}
+    val, found = load_splits()[1]["val"], {}
     for target, steps in SHORT_RACES.items():
         model, seconds = timed_race(1337, Race(max_iters=steps), SpeedrunConfig(), *counted_text())
         found[target] = {"seconds": seconds, "val": split_loss(model, val)}
@@ -133,10 +132,8 @@ def short_races() -> dict[str, dict[str, float]]:
 def benchmark(rounds: int = 5) -> dict:
     """All measurements, with the machine and the date."""
     return {
-        "command": "make bench",
-        "machine": describe_machine(),
+        **stamp("make bench"),
         "threads": torch.get_num_threads(),
-        "date": date.today().isoformat(),
         "peak GFLOP/s": peak_flops(torch.device("cpu"), torch.float32) / 1e9,
         "training, the speedrun's size, 8 x 256": training(SMALL, 8, rounds),
         "training, the lecture's size, 64 x 256": training(LECTURE, 64, 3),
@@ -206,7 +203,7 @@ def put_into(readme: str, results: dict) -> str:
 def record_benchmark() -> str:
     """Measure, write JSON, picture and README's table; return the table as text."""
     results = benchmark()
-    write_text(RECORD, json.dumps(results, indent=1) + "\n")
+    write_json(RECORD, results)
     draw(results["growth"], RECORD.with_suffix(".png"))
     readme = ROOT / "README.md"
     write_text(readme, put_into(readme.read_text(encoding="utf-8"), results))

@@ -1,16 +1,18 @@
 """Speedruns: the records over several seeds, and what each ingredient is worth at equal time."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import date
 from itertools import product
 from pathlib import Path
 from statistics import median
 
 import torch
 
+from lecture_lib.base.corpus import load_corpus
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.paths import DATA, OUT
+from lecture_lib.base.records import read_json, stamp, write_json
 from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.held_out import dev_start, play_parts, split_loss
 from lecture_lib.speedrun import (
@@ -22,14 +24,8 @@ from lecture_lib.speedrun import (
     speedrun,
     strided_loss,
 )
-from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, estimate_loss
-
-from .corpus import load_corpus
-from .device import describe_machine
-from .errors import CourseError
-from .files import write_text
-from .paths import DATA, OUT
 
 MODELS = OUT / "16c_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
@@ -45,25 +41,10 @@ RACES = {  # name -> model and training
 ABLATION_STEPS = {"fast": 60, "network": 120}  # of the recipe; its variants get as many as take the same time
 
 
-def read_splits() -> tuple[CharTokenizer, dict[str, torch.Tensor]]:
-    text = load_corpus()
-    tokenizer = CharTokenizer(text)
-    return tokenizer, split_data(torch.tensor(tokenizer.encode(text)))
-
-
 def counted_text(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The training split's ids, or the first `n` of them, and the parts that they are in."""
-    train = read_splits()[1]["train"][:n]
+    train = load_splits()[1]["train"][:n]
     return train, play_parts(load_corpus())[: len(train)]
-
-
-def read_json(path: Path) -> dict:
-    """What is recorded by race, nothing if the file isn't there yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def write_json(path: Path, by_race: dict) -> None:
-    write_text(path, json.dumps(by_race, indent=1) + "\n")
 
 
 def timed_race(
@@ -77,13 +58,14 @@ def timed_race(
     return model, time.perf_counter() - began
 
 
-def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path) -> dict:
-    """From random weights to the score: trains under the clock, keeps the model as `out`, then looks at val.
+def run_race(seed: int, name: str, out: Path) -> dict:
+    """The race `name`, from random weights: train under the clock, keep the model as `out`, then look at val.
 
     Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
     random crops (`crops`), and in overlapping windows (`strided`).
     """
-    tokenizer, splits = read_splits()
+    config, race = RACES[name]
+    tokenizer, splits = load_splits()
     model, seconds = timed_race(seed, race, config, *counted_text())
     crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
     found = {
@@ -93,7 +75,7 @@ def run_race(seed: int, race: Race, config: SpeedrunConfig, out: Path) -> dict:
         "crops": estimate_loss(model, {"val": splits["val"]}, crops)["val"],
         "strided": strided_loss(model, splits["val"], config.block_size // 4),
     }
-    facts = {"training": asdict(race), "machine": describe_machine(), "date": date.today().isoformat()}
+    facts = {"training": asdict(race), **stamp(f"lecture speedrun {seed} --race {name}")}
     save_checkpoint(out, model, tokenizer, {**facts, **found})
     return found
 
@@ -107,10 +89,9 @@ def races(
     """
     if name not in RACES:
         raise CourseError(f"there is no race {name}; expected one of: {', '.join(RACES)}")
-    config, race = RACES[name]
     runs = []
     for seed in seeds:
-        runs.append(run_race(seed, race, config, out / f"{name}-{seed}"))
+        runs.append(run_race(seed, name, out / f"{name}-{seed}"))
         yield runs[-1]
     if record:
         write_json(path, read_json(path) | {name: series_of(name, runs)})
@@ -120,10 +101,8 @@ def series_of(name: str, runs: list[dict]) -> dict:
     """The runs of a race with what one needs to know to repeat them."""
     config, race = RACES[name]
     return {
-        "command": f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --race {name} --record",
-        "machine": describe_machine(),
+        **stamp(f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --race {name} --record"),
         "threads": torch.get_num_threads(),
-        "date": date.today().isoformat(),
         "model": asdict(config),
         "training": asdict(race),
         "runs": runs,
@@ -190,9 +169,7 @@ def new_series(name: str, text: torch.Tensor, parts: torch.Tensor) -> dict:
     """Ablations of a race of which none has been run: what was measured before, and where."""
     seconds, steps = equal_time(name, text, parts)
     return {
-        "command": f"lecture speedrun --ablate --race {name}",
-        "machine": describe_machine(),
-        "date": date.today().isoformat(),
+        **stamp(f"lecture speedrun --ablate --race {name}"),
         "seconds": seconds,
         "steps": steps,
         "runs": [],
@@ -207,7 +184,7 @@ def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLA
     """
     if name not in ABLATION_STEPS:
         raise CourseError(f"race {name} has no ablations; expected one of: {', '.join(ABLATION_STEPS)}")
-    train = read_splits()[1]["train"]
+    train = load_splits()[1]["train"]
     cut = dev_start(load_corpus(), len(train))
     (inner, parts), dev = counted_text(cut), train[cut:]
     every = read_json(path)

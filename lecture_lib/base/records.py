@@ -1,0 +1,23 @@
+"""Recorded results: JSON files that say which command made them, on which machine and when."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+from .device import describe_machine
+from .files import write_text
+
+
+def stamp(command: str) -> dict[str, str]:
+    """What stands beside every recorded number: the command that made it, the machine and today's date."""
+    return {"command": command, "machine": describe_machine(), "date": date.today().isoformat()}
+
+
+def read_json(path: Path) -> dict:
+    """The content of a JSON file; an empty dict if there is no such file yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` to `path`, atomically, in the one format of all records."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
