@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lecture_lib.layer_norm import Block
 from lecture_lib.residual import WideFeedForward
 from lecture_lib.self_attention import attention, causal_mask
 from lecture_lib.sequences import PAD
@@ -78,11 +77,13 @@ def padding_mask(idx: torch.Tensor) -> torch.Tensor:
     return mask[:, None, None]
 
 
-class EncoderBlock(Block):
-    """A block without a mask over time: every token hears all others that `mask` shows."""
+class EncoderBlock(nn.Module):
+    """Chapter 10's block without the causal mask: every token hears all others that `mask` shows."""
 
     def __init__(self, n_embd: int, n_head: int):
-        super().__init__(n_embd, CrossAttention(n_embd, n_head), WideFeedForward(n_embd))
+        super().__init__()
+        self.sa, self.ffwd = CrossAttention(n_embd, n_head), WideFeedForward(n_embd)
+        self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, C), a mask that broadcasts to (B, n_head, T, T) -> (B, T, C)."""
@@ -149,11 +150,13 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
-class DecoderBlock(EncoderBlock):
+class DecoderBlock(nn.Module):
     """A causal block that also asks a memory, if there is one (Vaswani et al. 2017, figure 1, right)."""
 
     def __init__(self, n_embd: int, n_head: int):
-        super().__init__(n_embd, n_head)
+        super().__init__()
+        self.sa, self.ffwd = CrossAttention(n_embd, n_head), WideFeedForward(n_embd)
+        self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
         self.ca = CrossAttention(n_embd, n_head)
         self.ln3 = nn.LayerNorm(n_embd)
 

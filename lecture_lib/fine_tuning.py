@@ -72,7 +72,7 @@ def optimise(
     schedule = LambdaLR(optimizer, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
     history = []
     for _, loss in zip(range(steps), losses, strict=False):
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()

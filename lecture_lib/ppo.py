@@ -171,7 +171,7 @@ class PPO:
                 log_probs, values = self.actor(seen.prompts[i], seen.answers[i])
                 loss = clipped_loss(log_probs, seen.log_probs[i], advantages[i], mask[i], config.clip)
                 loss = loss + masked_mean((values - returns[i]) ** 2, mask[i])
-                self.optimizer.zero_grad(set_to_none=True)
+                self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.actor.policy.parameters(), 1.0)
                 self.optimizer.step()

@@ -17,20 +17,20 @@ __all__ = ["RewardModel", "chosen", "preference_loss"]
 
 
 class RewardModel(nn.Module):
-    """A GPT that ends in one number for a whole answer in place of logits (Ouyang et al. 2022, 3.5)."""
+    """A GPT whose head gives a whole answer one number, its reward (Ouyang et al. 2022, 3.5)."""
 
     def __init__(self, model: NanoGPT):
         super().__init__()
         self.gpt = copy.deepcopy(model).eval()
-        self.gpt.lm_head = nn.Identity()
+        del self.gpt.lm_head  # its features are read, not its logits
         self.head = nn.Linear(model.config.n_embd, 1)
         nn.init.zeros_(self.head.weight)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
     def forward(self, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """(B, P), (B, A) -> (B,), read off at each answer's last token."""
-        x = self.gpt(torch.cat([prompts, answers], dim=1))[0]  # (B, P + A) -> (B, P + A, C)
+        """Rewards, read off at each answer's last token: (B, P), (B, A) -> (B,)."""
+        x = self.gpt.body(self.gpt.embed(torch.cat([prompts, answers], dim=1)))  # (B, P + A) -> (B, P + A, C)
         last = prompts.shape[1] + answer_mask(answers).sum(dim=1) - 1  # (B,)
         x = x[torch.arange(len(x), device=x.device), last]  # (B, P + A, C) -> (B, C)
         return (self.head(x).squeeze(-1) - self.mean) / self.std  # (B, C) -> (B,)

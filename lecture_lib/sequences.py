@@ -17,17 +17,14 @@ PAD, START, END = 0, 1, 2  # the ids of <pad>, <start> and <end>, in every vocab
 
 
 class MarkedTokenizer(CharTokenizer):
-    """Numbers characters as `CharTokenizer` does, after <pad>, <start> and <end>; `encode` knows no marks."""
+    """A `CharTokenizer` whose first ids stand for <pad>, <start> and <end>; `encode` never returns these."""
 
-    def __init__(self, text: str):
-        super().__init__(text)
-        self.chars = ["<pad>", "<start>", "<end>", *self.chars]
-        self.vocab_size = len(self.chars)
-        self.stoi = {c: i for i, c in enumerate(self.chars)}
-        self.itos = dict(enumerate(self.chars))
+    def vocabulary(self, text: str) -> list[str]:
+        """Return the three marks, then the distinct characters of `text`, sorted."""
+        return ["<pad>", "<start>", "<end>", *super().vocabulary(text)]
 
     def decode(self, ids: Iterable[int] | torch.Tensor) -> str:
-        """The text of `ids`, integers or (N,), up to the first <end>; other marks are silent."""
+        """The text of `ids`, integers or (N,), up to the first <end>, without the other marks."""
         ids = ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)
         until = ids.index(END) if END in ids else len(ids)
         return super().decode(i for i in ids[:until] if i not in (PAD, START))

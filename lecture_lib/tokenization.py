@@ -26,10 +26,14 @@ class CharTokenizer:
     def __init__(self, text: str):
         if not text:
             raise ValueError("the text is empty; expected at least one character")
-        self.chars = sorted(set(text))
+        self.chars = self.vocabulary(text)
         self.vocab_size = len(self.chars)
         self.stoi = {c: i for i, c in enumerate(self.chars)}
         self.itos = dict(enumerate(self.chars))
+
+    def vocabulary(self, text: str) -> list[str]:
+        """Return the distinct characters of `text`, sorted: the place of each is its id."""
+        return sorted(set(text))
 
     def encode(self, text: str) -> list[int]:
         """Return one id for each character; ValueError for a character outside the vocabulary."""

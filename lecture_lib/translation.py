@@ -104,7 +104,7 @@ def train_translator(
         src, tgt = (ids.to(device) for ids in splits["train"].draw(batch_size, share))  # (B, S), (B, T + 1)
         loss = translation_loss(model(src, tgt[:, :-1]), tgt[:, 1:])
         optimizer.param_groups[0]["lr"] = learning_rate * rate
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -363,7 +363,7 @@ FAULTS = {
          {loss_is_that_of_the_answers}),
         ("rate does not fade", " * (1 - step / steps)", "", {rate_warms_up_and_fades}),
         ("rate does not warm up", "steps // 20", "steps // 100", {rate_warms_up_and_fades}),
-        ("gradients pile up", "optimizer.zero_grad(set_to_none=True)", "pass",
+        ("gradients pile up", "optimizer.zero_grad()", "pass",
          {rate_warms_up_and_fades}),
         ("dropout on in sampling", "with eval_mode(model):", "if True:",
          {dropout_is_off_while_sampling}),
