@@ -21,6 +21,6 @@ def sequence_log_prob(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tens
 def dpo_loss(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
     """Rafailov et al. 2023, equation 7: the preference loss, with beta * log(policy / reference) as reward.
 
-    `better` and `worse` are log-ratios policy / reference of whole answers, of one shape. ln 2 at the start.
+    `better` and `worse` are log-ratios policy / reference of whole answers, of one shape. It starts at ln 2.
     """
     return preference_loss(beta * better, beta * worse)

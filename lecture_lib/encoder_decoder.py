@@ -30,9 +30,9 @@ __all__ = [
 
 
 class CrossAttention(nn.Module):
-    """Heads that ask in one text and listen to another (video 1:15:39; Vaswani et al. 2017, 3.2.3).
+    """Attention whose queries come from one text, keys and values from another (video 1:15:39).
 
-    Raises ValueError unless n_head divides n_embd.
+    Section 3.2.3 of Vaswani et al. 2017. Raises ValueError unless n_head divides n_embd.
     """
 
     def __init__(self, n_embd: int, n_head: int):
@@ -52,9 +52,10 @@ class CrossAttention(nn.Module):
     def attend(
         self, x: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (B, T, C) asks, memory (B, S, C) answers: output (B, T, C), weights (B, n_head, T, S).
+        """Queries from x (B, T, C), keys and values from memory (B, S, C).
 
-        `mask`, boolean, broadcasts to (B, n_head, T, S); True = may look.
+        Returns the output (B, T, C) and the weights (B, n_head, T, S). `mask`, boolean, broadcasts to the
+        weights' shape; True = may look.
         """
         q, k, v = self.query(x), self.key(memory), self.value(memory)  # (B, T, C), (B, S, C), (B, S, C)
         out, wei = attention(self.by_head(q), self.by_head(k), self.by_head(v), mask)
@@ -68,9 +69,9 @@ class CrossAttention(nn.Module):
 
 
 def padding_mask(idx: torch.Tensor) -> torch.Tensor:
-    """What may be looked at: ids (B, S) -> (B, 1, 1, S), boolean, False at padding.
+    """The places that may be looked at: ids (B, S) -> (B, 1, 1, S), boolean, False at padding.
 
-    The first place is always True, so that a row of nothing but padding still has a softmax.
+    The first place is always True: the softmax of a row of padding alone would not be a number.
     """
     mask = idx != PAD  # (B, S)
     mask[:, 0] = True
@@ -121,8 +122,8 @@ class Embeddings(nn.Module):
 class TranslatorConfig:
     """The sizes of an encoder and a decoder that fit each other."""
 
-    src_vocab_size: int  # distinct tokens that are read
-    tgt_vocab_size: int  # distinct tokens that are written
+    src_vocab_size: int  # distinct tokens of the sources
+    tgt_vocab_size: int  # distinct tokens of the targets
     block_size: int = 64  # the longest source, and the longest target
     n_embd: int = 64  # C, channels
     n_head: int = 4  # heads of n_embd / n_head channels in each attention
@@ -139,11 +140,11 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.n_embd)
 
     def mask(self, src: torch.Tensor) -> torch.Tensor:
-        """Who may look at whom, for ids (B, S)."""
+        """The places that each token of ids (B, S) may look at, as `padding_mask` gives them."""
         return padding_mask(src)  # (B, 1, 1, S)
 
     def forward(self, src: torch.Tensor) -> torch.Tensor:
-        """Ids (B, S) -> what was read, the memory: (B, S, n_embd)."""
+        """Ids (B, S) -> the memory, which a decoder can ask: (B, S, n_embd)."""
         x, mask = self.embed(src), self.mask(src)  # (B, S, C), (B, 1, 1, S)
         for block in self.blocks:
             x = block(x, mask)
@@ -151,7 +152,7 @@ class Encoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A causal block that also asks a memory, if there is one (Vaswani et al. 2017, figure 1, right)."""
+    """A causal block that also asks the memory, if there is one (Vaswani et al. 2017, figure 1, right)."""
 
     def __init__(self, n_embd: int, n_head: int):
         super().__init__()
@@ -172,7 +173,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Writes: each token hears its own past and, if there is a memory, all of that."""
+    """Writes: each token hears its own past and, if there is a memory, the whole of it."""
 
     def __init__(self, config: TranslatorConfig):
         super().__init__()
@@ -192,7 +193,7 @@ class Decoder(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """The Transformer of Vaswani et al. 2017, its norms before the parts: reads a source, writes a target."""
+    """The Transformer of Vaswani et al. 2017, norms first: it reads a source and writes a target."""
 
     def __init__(self, config: TranslatorConfig):
         super().__init__()
@@ -200,16 +201,16 @@ class EncoderDecoder(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     def forward(self, src: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
-        """Sources (B, S) and what is written so far (B, T) -> logits of what comes next (B, T, vocab)."""
+        """Sources (B, S) and beginnings of targets (B, T) -> logits of the next tokens (B, T, vocab)."""
         if len(src) != len(idx):
             raise ValueError(f"{len(src)} sources, {len(idx)} targets; expected a target for each source")
         return self.decoder(idx, self.encoder(src), padding_mask(src))
 
 
 def translation_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean loss over targets that are not padding: logits (B, T, vocab), ids (B, T) -> nats per token.
+    """Mean loss over the targets that aren't padding: logits (B, T, vocab), ids (B, T) -> nats per token.
 
-    Targets of nothing but padding cost 0.
+    The loss is 0 if all targets are padding.
     """
     total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="sum")
     return total / (targets != PAD).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The requests.
+"""Stage 1: supervised fine-tuning.
 
 Video 1:48:53.
 Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
@@ -25,17 +25,17 @@ __all__ = [
     "sample_answers",
 ]
 
-LINE_END = 0  # the line end: the first character of the vocabulary, it ends an answer and fills its row
+LINE_END = 0  # the id of the line end, which closes an answer and pads its row
 
 
 def answer_mask(answers: torch.Tensor) -> torch.Tensor:
-    """True up to and including a row's first LINE_END, False for what fills the row: (B, A) -> (B, A)."""
+    """True up to and including a row's first LINE_END, False at the padding after it: (B, A) -> (B, A)."""
     ends = (answers == LINE_END).int()
     return ends.cumsum(dim=1) - ends == 0  # (B, A): no LINE_END before this token
 
 
 def answer_features(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """What the body makes of the text before each answer token: (B, P), (B, A) -> (B, A, n_embd)."""
+    """The features just before each answer token, which predict it: (B, P), (B, A) -> (B, A, n_embd)."""
     idx = torch.cat([prompts, answers], dim=1)[:, :-1]  # (B, P + A - 1): the last token predicts nothing
     return model.body(model.embed(idx))[:, prompts.shape[1] - 1 :]  # from the prompt's last token on
 
@@ -56,14 +56,14 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def answer_loss(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the answers alone, in nats per token; prompts and filling cost nothing."""
+    """Cross-entropy of the answers alone, in nats per token; prompts and padding don't count."""
     return -masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))
 
 
 def optimise(
     model: nn.Module, losses: Iterator[torch.Tensor], steps: int, learning_rate: float
 ) -> list[float]:
-    """Take `steps` steps of AdamW on the losses as they come; returns them. Leaves the model in its mode.
+    """Take `steps` steps of AdamW, one on each of `losses`; returns their values. The model keeps its mode.
 
     The rate warms up over the first twentieth of the steps and falls to 0 at the end, both linearly.
     """
@@ -81,7 +81,7 @@ def optimise(
 
 
 def sample_answers(model: NanoGPT, prompts: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
-    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), filled with LINE_END.
+    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), padded with LINE_END.
 
     Takes its draws from torch's global generator.
     """

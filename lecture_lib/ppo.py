@@ -36,7 +36,7 @@ __all__ = [
 def token_rewards(
     scores: torch.Tensor, log_ratio: torch.Tensor, mask: torch.Tensor, beta: float
 ) -> torch.Tensor:
-    """The reward of each token: minus beta times its share of the KL, and the answer's score on its last.
+    """The reward of each token: minus beta times its share of the KL, plus the score on the last one.
 
     `scores` is (B,), `log_ratio` = log policy - log reference and `mask` are (B, A); returns (B, A).
     Ziegler et al. 2019, equation 2; Ouyang et al. 2022, equation 2.
@@ -50,8 +50,8 @@ def estimate_advantages(
 ) -> torch.Tensor:
     """How much better each token was than expected, all (B, A); 0 where the mask is False.
 
-    Schulman et al. 2016, equation 16: the sum of later surprises `rewards + gamma * next value - value`,
-    each step away faded by gamma * lam. After an answer's last token nothing follows: its next value is 0.
+    Schulman et al. 2016, equation 16: the sum of the TD errors `rewards + gamma * next value - value` from
+    here on, discounted by gamma * lam a token. The value after an answer's last token is 0.
     """
     values = values * mask
     advantages, ahead = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
@@ -66,7 +66,7 @@ def estimate_advantages(
 def clipped_loss(
     log_probs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, clip: float
 ) -> torch.Tensor:
-    """PPO's surrogate, to be minimised: Schulman et al. 2017, equation 7, the mean over unmasked tokens.
+    """PPO's surrogate, negated, the mean over unmasked tokens: Schulman et al. 2017, equation 7.
 
     Log-probabilities now and when the answers were drawn, advantages and mask: all (B, A).
     """
@@ -82,9 +82,9 @@ def whitened(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class ActorCritic(nn.Module):
-    """A policy, and a value head that guesses from its features the reward still to come.
+    """A policy, and a value head that estimates from its features the reward still to come.
 
-    Both stay in eval mode, in which dropout is off: what is updated must be what was sampled.
+    Both stay in eval mode, without dropout: the policy that is updated must be the one that was sampled.
     """
 
     def __init__(self, model: NanoGPT):
@@ -98,7 +98,7 @@ class ActorCritic(nn.Module):
     def forward(self, prompts: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, P), (B, A) -> log-probabilities of the answer tokens and values before each: (B, A), (B, A)."""
         features = answer_features(self.policy, prompts, answers)  # (B, A, C)
-        values = self.value_head(features.detach()).squeeze(-1)  # the head learns, and bends no feature
+        values = self.value_head(features.detach()).squeeze(-1)  # the head learns, the features stay
         return log_probs_of(self.policy.lm_head(features), answers), values
 
 
@@ -106,19 +106,19 @@ class ActorCritic(nn.Module):
 class PPOConfig:
     """Settings of `PPO`."""
 
-    beta: float = 0.2  # what a nat of KL costs, in standard deviations of the reward
+    beta: float = 0.2  # the price of a nat of KL, in standard deviations of the reward
     learning_rate: float = 1e-4  # of the policy
     value_learning_rate: float = 3e-3  # of the value head
     epochs: int = 2  # passes over each batch of answers
     minibatch: int = 32  # answers per optimizer step
     clip: float = 0.2  # how far a ratio may move before it earns no more
-    gamma: float = 1.0  # of a token's worth, per token that it lies ahead
-    lam: float = 0.95  # of a surprise's weight, per token that it lies ahead
+    gamma: float = 1.0  # discount of a reward, per token that it lies ahead
+    lam: float = 0.95  # discount of a TD error, per token that it lies ahead
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Answers as they were drawn, and what was known then; (B, A), but prompts (B, P) and scores (B,)."""
+    """Answers and what was measured as they were drawn: (B, A) each, but prompts (B, P), scores (B,)."""
 
     prompts: torch.Tensor
     answers: torch.Tensor
@@ -152,7 +152,7 @@ class PPO:
 
     @torch.no_grad()
     def collect(self, prompts: torch.Tensor) -> Rollout:
-        """Draw an answer to each prompt, and note all that belongs to this moment."""
+        """Draw an answer to each prompt, and measure what an update needs."""
         answers = sample_answers(self.actor.policy, prompts, self.max_new_tokens)
         log_probs, values = self.actor(prompts, answers)
         log_ratio = log_probs - answer_log_probs(self.reference, prompts, answers)
@@ -160,7 +160,7 @@ class PPO:
         return Rollout(prompts, answers, answer_mask(answers), log_probs, log_ratio, values, scores)
 
     def update(self, seen: Rollout) -> None:
-        """Learn from the answers: some epochs of small steps, each step on a part of them."""
+        """Learn from a rollout: a few epochs, with an optimizer step for each minibatch of its answers."""
         config, mask = self.config, seen.mask
         rewards = token_rewards(seen.scores, seen.log_ratio, mask, config.beta)
         advantages = estimate_advantages(rewards, seen.values, mask, config.gamma, config.lam)

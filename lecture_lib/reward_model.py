@@ -1,4 +1,4 @@
-"""Stage 2: the reward model.
+"""What a reader prefers.
 
 Video 1:48:53.
 Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
@@ -13,7 +13,19 @@ from torch.nn import functional as F
 from lecture_lib.fine_tuning import answer_mask
 from lecture_lib.nanogpt import NanoGPT
 
-__all__ = ["RewardModel", "chosen", "preference_loss"]
+__all__ = ["ANSWER_PAIRS", "RewardModel", "judge_pairs", "preference_loss", "split_verdicts"]
+
+ANSWER_PAIRS = torch.combinations(torch.arange(4))  # (6, 2): all pairs of the four answers to a prompt
+
+
+def judge_pairs(scores: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """A noisy reader's verdicts on all pairs of a prompt's answers: scores (N, 4) -> better, worse (N, 6, 2).
+
+    Bradley and Terry 1952: P(first preferred) = sigmoid(sharpness * (first - second)).
+    """
+    first, second = scores[:, ANSWER_PAIRS].unbind(-1)  # (N, 6), (N, 6)
+    prefers_first = torch.rand_like(first) < torch.sigmoid(sharpness * (first - second))
+    return torch.where(prefers_first[..., None], ANSWER_PAIRS, ANSWER_PAIRS.flip(1))  # (N, 6, 1), (6, 2)
 
 
 class RewardModel(nn.Module):
@@ -36,18 +48,18 @@ class RewardModel(nn.Module):
         return (self.head(x).squeeze(-1) - self.mean) / self.std  # (B, C) -> (B,)
 
     def standardise(self, rewards: torch.Tensor) -> None:
-        """From now on, answers like those that got `rewards` (N,) have mean 0 and standard deviation 1."""
+        """Shift and scale later rewards so that these, (N,), would have mean 0 and standard deviation 1."""
         self.mean, self.std = self.mean + self.std * rewards.mean(), self.std * rewards.std()
 
 
-def chosen(values: torch.Tensor, verdicts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The values, (N, 4), of the better and of the worse answer of each verdict, (N, 6, 2): (N, 6) each."""
+def split_verdicts(values: torch.Tensor, verdicts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of values (N, 4), those of the better and of the worse answer by verdicts (N, 6, 2): (N, 6) each."""
     better, worse = verdicts.unbind(-1)
     return values.gather(1, better), values.gather(1, worse)
 
 
 def preference_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """The mean surprise, in nats, at the verdicts, if rewards are log-odds: equation 1 of Ouyang et al. 2022.
+    """The mean loss of the verdicts, in nats, with rewards as log-odds: equation 1 of Ouyang et al. 2022.
 
     Bradley and Terry 1952; Christiano et al. 2017, section 2.2.3. A shift of all rewards changes nothing.
     """

@@ -31,9 +31,9 @@ class MarkedTokenizer(CharTokenizer):
 
 
 def padded(rows: list[list[int]]) -> torch.Tensor:
-    """Rows of ids, of any lengths, as one tensor (B, longest): PAD fills them up at the right.
+    """Rows of ids, of any lengths, as one tensor (B, longest), padded on the right with PAD.
 
-    Raises ValueError if there is no row.
+    Raises ValueError if there are no rows.
     """
     if not rows:
         raise ValueError("there are no rows; expected at least one")
@@ -41,12 +41,12 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
 
 
 def encode_sources(tokenizer: MarkedTokenizer, texts: list[str]) -> torch.Tensor:
-    """What an encoder reads, (B, S): characters, <end>, padding. ValueError for an empty text."""
+    """Texts as an encoder reads them, (B, S): characters, <end>, padding. ValueError for an empty text."""
     if "" in texts:
         raise ValueError(f"text {texts.index('')} is empty; expected at least one character")
     return padded([[*tokenizer.encode(text), END] for text in texts])
 
 
 def encode_targets(tokenizer: MarkedTokenizer, texts: list[str]) -> torch.Tensor:
-    """What a decoder writes, (B, T + 1): <start>, characters, <end>, padding."""
+    """Texts as a decoder writes them, (B, T + 1): <start>, characters, <end>, padding."""
     return padded([[START, *tokenizer.encode(text), END] for text in texts])

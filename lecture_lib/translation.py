@@ -18,41 +18,41 @@ from lecture_lib.sequences import END, PAD, START
 from lecture_lib.training import History, eval_mode
 
 __all__ = [
-    "Pairs",
     "TranslationHistory",
+    "TranslationPairs",
     "beam_search",
-    "cut",
-    "judge",
-    "schedule",
+    "curriculum",
+    "evaluate_pairs",
     "train_translator",
     "translate",
+    "trim_padding",
 ]
 
 
-class Pairs:
-    """Sources (N, S) and targets (N, T + 1) that belong together, kept in order of the sources' lengths."""
+class TranslationPairs:
+    """Sources (N, S) and their translations (N, T + 1), sorted by the lengths of the sources."""
 
     def __init__(self, src: torch.Tensor, tgt: torch.Tensor):
         order = (src != PAD).sum(dim=1).argsort(stable=True)  # (N,)
         self.src, self.tgt = src[order], tgt[order]
 
     def rows(self, which: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some rows of both, cut to the longest among them."""
-        return cut(self.src[which]), cut(self.tgt[which])
+        """Some rows of both, without the padding that all of them share."""
+        return trim_padding(self.src[which]), trim_padding(self.tgt[which])
 
     def draw(self, batch_size: int, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """A random batch of neighbours, out of the shortest `share` of the pairs."""
-        window = min(16 * batch_size, len(self.src))  # draw from so many neighbours
+        window = min(16 * batch_size, len(self.src))  # as many neighbours as it draws from
         first = torch.randint(max(window, int(share * len(self.src))) - window + 1, (1,))
         return self.rows(first + torch.randperm(window)[:batch_size])
 
 
-def cut(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (B, T) without the columns at the right in which all is padding."""
+def trim_padding(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (B, T) without the columns on the right that hold only padding."""
     return rows[:, : (rows != PAD).sum(dim=1).max()]
 
 
-def schedule(step: int, max_iters: int) -> tuple[float, float]:
+def curriculum(step: int, max_iters: int) -> tuple[float, float]:
     """At an optimizer step: the learning rate, as a share of the highest, and the share of pairs in use."""
     done = step / max_iters
     rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
@@ -60,7 +60,7 @@ def schedule(step: int, max_iters: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, pairs: Pairs) -> tuple[float, torch.Tensor]:
+def evaluate_pairs(model: nn.Module, pairs: TranslationPairs) -> tuple[float, torch.Tensor]:
     """Loss in nats per token; and for each pair, (N,), whether greedy decoding would write its target."""
     device, total, tokens, right = next(model.parameters()).device, 0.0, 0, []
     with eval_mode(model):
@@ -83,24 +83,28 @@ class TranslationHistory(History):
 
 
 def train_translator(
-    model: nn.Module, splits: dict[str, Pairs], batch_size: int, max_iters: int, learning_rate: float
+    model: nn.Module,
+    splits: dict[str, TranslationPairs],
+    batch_size: int,
+    max_iters: int,
+    learning_rate: float,
 ) -> TranslationHistory:
-    """Train `model(src, idx) -> logits` in place, by teacher forcing; judge and print ten times on the way.
+    """Train `model(src, idx) -> logits` in place, by teacher forcing; print ten evaluations on the way.
 
     `splits` has "train" and "val". The loss "train" is measured on as many training pairs as "val" has.
     """
     device, history = next(model.parameters()).device, TranslationHistory()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), fused=True)
     every = max(1, len(splits["train"].src) // len(splits["val"].src))
-    seen = Pairs(splits["train"].src[::every], splits["train"].tgt[::every])
+    seen = TranslationPairs(splits["train"].src[::every], splits["train"].tgt[::every])
     for step in tqdm(range(max_iters + 1), file=sys.stdout, leave=False):
         if step % max(1, max_iters // 10) == 0 or step == max_iters:
-            loss, right = judge(model, splits["val"])
-            history.add(step, {"train": judge(model, seen)[0], "val": loss})
+            loss, right = evaluate_pairs(model, splits["val"])
+            history.add(step, {"train": evaluate_pairs(model, seen)[0], "val": loss})
             history.exact.append(right.float().mean().item())
             losses = f"train loss {history.train[-1]:.4f}, val loss {loss:.4f}"
             tqdm.write(f"step {step:5}: {losses}, exact {history.exact[-1]:.1%}")
-        rate, share = schedule(step, max_iters)
+        rate, share = curriculum(step, max_iters)
         src, tgt = (ids.to(device) for ids in splits["train"].draw(batch_size, share))  # (B, S), (B, T + 1)
         loss = translation_loss(model(src, tgt[:, :-1]), tgt[:, 1:])
         optimizer.param_groups[0]["lr"] = learning_rate * rate
@@ -130,13 +134,13 @@ def translate(model: EncoderDecoder, src: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def beam_search(model: EncoderDecoder, src: torch.Tensor, beam_width: int) -> list[tuple[list[int], float]]:
-    """The likeliest translations found of one source (1, S): ids and log probability in nats, best first.
+    """The likeliest translations found for one source (1, S): ids and log probability in nats, best first.
 
     At most `beam_width`; with 1 it is greedy decoding. ValueError for several sources or a width below 1.
     """
     if len(src) != 1 or beam_width < 1:
         given = f"{len(src)} sources, beam_width {beam_width}"
-        raise ValueError(f"{given}; expected 1 source, a width of at least 1")
+        raise ValueError(f"{given}; expected 1 source and a width of at least 1")
     memory, memory_mask = model.encoder(src), padding_mask(src)  # (1, S, C), (1, 1, 1, S)
     idx = torch.full((1, 1), START, device=src.device)  # (W, T): the W beginnings that are kept
     scores = torch.zeros(1, device=src.device)  # (W,): log probability of each
@@ -144,7 +148,7 @@ def beam_search(model: EncoderDecoder, src: torch.Tensor, beam_width: int) -> li
     while idx.shape[1] <= model.config.block_size and not ended.all():
         many = memory.expand(len(idx), -1, -1)  # (1, S, C) -> (W, S, C)
         steps = F.log_softmax(model.decoder(idx, many, memory_mask)[:, -1], dim=-1)  # (W, vocab)
-        steps[ended] = float("-inf")  # what has ended goes on with padding, for nothing
+        steps[ended] = float("-inf")  # a text that has ended goes on with padding, free of charge
         steps[ended, PAD] = 0.0
         totals = scores[:, None] + steps  # (W, 1) + (W, vocab)
         scores, best = totals.flatten().topk(min(beam_width, totals.numel()))

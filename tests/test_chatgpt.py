@@ -1,6 +1,6 @@
 """Chapter 14 up to the reward model: what must hold, and faults that would break it.
 
-Each property is a function of a module, `chatgpt`, `fine_tuning` or `reward_model`, or of a copy of it with
+Each property is a function of a module, `requests`, `fine_tuning` or `reward_model`, or of a copy of it with
 one place of its source changed. The module passes its own; a planted fault fails exactly those that the table
 names.
 """
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lecture_lib import chatgpt, fine_tuning, reward_model
+from lecture_lib import fine_tuning, requests, reward_model
 from lecture_lib.base.corpus import load_corpus
-from lecture_lib.chatgpt import ANSWER_LENGTH, COUNTS, KINDS, PROMPT_LENGTH, Request
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+from lecture_lib.requests import ANSWER_LENGTH, COUNT_WORDS, PROMPT_LENGTH, SENTENCE_KINDS, Request
 from lecture_lib.tokenization import CharTokenizer
 
 VOCAB, P, A = 7, 3, 6
@@ -51,7 +51,7 @@ def whole_logits(model: NanoGPT) -> torch.Tensor:
 
 
 def sentences_answer_requests(library):
-    found = library.sentences(
+    found = library.answer_sentences(
         "KING:\nWhat say you? Not I, my lord.\nI never will, nor\nshall. Ha!\n\nA:\nO no, sir! "
     )
     assert found == ["Not I, my lord.", "O no, sir!", "What say you?"]
@@ -63,8 +63,8 @@ def sentences_answer_requests(library):
 
 
 def prompts_are_of_one_length(library):
-    for kind in KINDS.values():
-        for count, word in COUNTS.items():
+    for kind in SENTENCE_KINDS.values():
+        for count, word in COUNT_WORDS.items():
             prompt = library.Request(kind, "Q", count).prompt
             assert len(prompt) == PROMPT_LENGTH and prompt.strip() == f"{kind} in {word}: Q"
             assert prompt.endswith("Q\n")
@@ -81,9 +81,9 @@ def quality_by_hand(library):
     known = {"what", "is", "the", "matter", "why"}
     request = library.Request("Ask", "W", 4)
     best = dict.fromkeys(("kind", "letter", "count", "real", "fresh"), 1.0)
-    assert library.quality(request, "What is the matter?", known) == best
-    assert library.quality(request, "", known) == dict.fromkeys(best, 0.0)
-    other = library.quality(request, "Why, the blorp is what is!", known)
+    assert library.answer_quality(request, "What is the matter?", known) == best
+    assert library.answer_quality(request, "", known) == dict.fromkeys(best, 0.0)
+    other = library.answer_quality(request, "Why, the blorp is what is!", known)
     expected = {"kind": 0, "letter": 1, "count": 1 / 3, "real": 25 / 36, "fresh": 5 / 6}
     assert other == pytest.approx(expected)
     assert library.true_score(request, "Why, why the matter?", known) == pytest.approx(3 / 4)
@@ -98,7 +98,7 @@ def answers_end_at_their_line_end(library):
 def verdicts_follow_bradley_and_terry(library):
     torch.manual_seed(0)
     scores = torch.tensor([[0.9, 0.7, 0.4, 0.1]]).repeat(20_000, 1)
-    better, worse = library.compare(scores, sharpness=3.0).unbind(-1)
+    better, worse = library.judge_pairs(scores, sharpness=3.0).unbind(-1)
     for pair, (i, j) in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]):
         assert {i, j} == set(better[:, pair].tolist()) and (better[:, pair] + worse[:, pair] == i + j).all()
         share = (better[:, pair] == i).double().mean().item()
@@ -248,18 +248,17 @@ def preference_loss_by_hand(library):
 def chosen_are_better_and_worse(library):
     values = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]])
     verdicts = torch.tensor([[[0, 1], [3, 2]], [[2, 0], [1, 3]]])
-    better, worse = library.chosen(values, verdicts)
+    better, worse = library.split_verdicts(values, verdicts)
     assert better.tolist() == [[10, 13], [22, 21]] and worse.tolist() == [[11, 12], [20, 23]]
 
 
 PROPERTIES = {
-    chatgpt: [
+    requests: [
         sentences_answer_requests,
         prompts_are_of_one_length,
         fulfils_to_the_letter,
         quality_by_hand,
         answers_end_at_their_line_end,
-        verdicts_follow_bradley_and_terry,
         interval_of_the_mean,
     ],
     fine_tuning: [
@@ -271,6 +270,7 @@ PROPERTIES = {
         dropout_is_off_while_sampling,
     ],
     reward_model: [
+        verdicts_follow_bradley_and_terry,
         has_no_opinion_at_first,
         reads_off_at_the_last_token,
         filling_does_not_matter,
@@ -299,44 +299,37 @@ def test_the_mask_of_any_answer(row):
 
 def test_the_corpus_answers_the_requests():
     text = load_corpus()
-    known = set(chatgpt.words(text))
-    found = chatgpt.sentences(text)
+    known = set(requests.words_in(text))
+    found = requests.answer_sentences(text)
     assert len(found) > 2_000 and CharTokenizer(text).stoi["\n"] == fine_tuning.LINE_END
     for sentence in found:
-        request = chatgpt.request_of(sentence)
-        assert len(sentence) < ANSWER_LENGTH and chatgpt.fulfils(request, sentence)
-        parts = chatgpt.quality(request, sentence, known)
+        request = requests.request_of(sentence)
+        assert len(sentence) < ANSWER_LENGTH and requests.fulfils(request, sentence)
+        parts = requests.answer_quality(request, sentence, known)
         assert all(parts[name] == 1 for name in ("kind", "letter", "count", "real")), sentence
 
 
 def test_what_is_asked_for_is_worth_most():
     """Whatever is wrong with an answer costs something: no one trick serves two requests."""
     known = {"what", "is", "the", "matter"}
-    best = chatgpt.true_score(Request("Ask", "W", 4), "What is the matter?", known)
+    best = requests.true_score(Request("Ask", "W", 4), "What is the matter?", known)
     others = [Request("Cry", "W", 4), Request("Ask", "M", 4), Request("Ask", "W", 5)]
-    assert best == 1 and all(chatgpt.true_score(r, "What is the matter?", known) < 0.7 for r in others)
+    assert best == 1 and all(requests.true_score(r, "What is the matter?", known) < 0.7 for r in others)
 
 
 # ---------------------------------------------------------------- planted faults are caught
 
 FAULTS = {
-    chatgpt: [
-        ("any number of words", " and len(s.split()) in COUNTS", "", {sentences_answer_requests}),
+    requests: [
+        ("any number of words", " and len(s.split()) in COUNT_WORDS", "", {sentences_answer_requests}),
         ("padded behind", '.rjust(PROMPT_LENGTH, "\\n")', '.ljust(PROMPT_LENGTH, "\\n")',
          {prompts_are_of_one_length}),
-        ("kind forgotten", "answer[-1] in KINDS and request_of(answer) == request",
+        ("kind forgotten", "answer[-1] in SENTENCE_KINDS and request_of(answer) == request",
          "request_of(answer[:-1] + '?') == request", {fulfils_to_the_letter}),
-        ("summed, not multiplied", "math.prod(quality(request, answer, known).values())",
-         "sum(quality(request, answer, known).values()) / 5", {quality_by_hand}),
+        ("summed, not multiplied", "math.prod(answer_quality(request, answer, known).values())",
+         "sum(answer_quality(request, answer, known).values()) / 5", {quality_by_hand}),
         ("words unknown", "word in known", "True", {quality_by_hand}),
         ("the unended are shown", ' if "\\n" in text else ""', "", {answers_end_at_their_line_end}),
-        ("verdicts without noise", "torch.rand_like(first) <", "0.5 <",
-         {verdicts_follow_bradley_and_terry}),
-        ("verdicts upside down", "torch.sigmoid(sharpness * (first - second))",
-         "torch.sigmoid(sharpness * (second - first))",
-         {verdicts_follow_bradley_and_terry}),
-        ("sharpness ignored", "torch.sigmoid(sharpness * (", "torch.sigmoid(1.0 * (",
-         {verdicts_follow_bradley_and_terry}),
         ("half of the interval", "[0.025, 0.975]", "[0.25, 0.75]", {interval_of_the_mean}),
         ("a global generator", ", generator=generator", "", {interval_of_the_mean}),
     ],
@@ -371,6 +364,13 @@ FAULTS = {
          {answers_are_those_of_generate}),
     ],
     reward_model: [
+        ("verdicts without noise", "torch.rand_like(first) <", "0.5 <",
+         {verdicts_follow_bradley_and_terry}),
+        ("verdicts upside down", "torch.sigmoid(sharpness * (first - second))",
+         "torch.sigmoid(sharpness * (second - first))",
+         {verdicts_follow_bradley_and_terry}),
+        ("sharpness ignored", "torch.sigmoid(sharpness * (", "torch.sigmoid(1.0 * (",
+         {verdicts_follow_bradley_and_terry}),
         ("opinions at first", "nn.init.zeros_(self.head.weight)", "pass",
          {has_no_opinion_at_first}),
         ("read off before the end", ".sum(dim=1) - 1", ".sum(dim=1) - 2",

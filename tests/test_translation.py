@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lecture_lib import translation
 from lecture_lib.encoder_decoder import EncoderDecoder, TranslatorConfig
-from lecture_lib.number_words import LARGEST, number_words, split_numbers
+from lecture_lib.number_words import LARGEST_NUMBER, number_words, split_numbers
 from lecture_lib.sequences import END, PAD, START, MarkedTokenizer, encode_sources, encode_targets, padded
 
 SRC_VOCAB, TGT_VOCAB, BLOCK = 8, 6, 5
@@ -154,7 +154,7 @@ def some_pairs(library: ModuleType, model: nn.Module, N: int, seed: int):
             ids[len(ids) // 2] = 3 + (ids[len(ids) // 2] == 3)
         targets.append(ids)
         right.append(ids == by_hand(model, row))
-    pairs = library.Pairs(src, padded(targets))
+    pairs = library.TranslationPairs(src, padded(targets))
     order = (src != PAD).sum(dim=1).argsort(stable=True)
     return pairs, [right[i] for i in order.tolist()]
 
@@ -162,7 +162,7 @@ def some_pairs(library: ModuleType, model: nn.Module, N: int, seed: int):
 def judges_as_greedy_decoding_would(library, N, seed):
     model = writer(seed)
     pairs, right = some_pairs(library, model, N, seed)
-    assert library.judge(model, pairs)[1].tolist() == right
+    assert library.evaluate_pairs(model, pairs)[1].tolist() == right
 
 
 def judges_the_mean_loss_of_all_tokens(library, N, seed):
@@ -170,10 +170,10 @@ def judges_the_mean_loss_of_all_tokens(library, N, seed):
     model = writer(seed)
     src = sources(150, seed)
     tgt = padded([[START, *row[row != PAD].tolist()[:-1], END] for row in src.clamp(max=TGT_VOCAB - 1)])
-    pairs = library.Pairs(src, tgt)
+    pairs = library.TranslationPairs(src, tgt)
     logits, targets = model(pairs.src, pairs.tgt[:, :-1]), pairs.tgt[:, 1:]
     each = F.cross_entropy(logits[targets != PAD], targets[targets != PAD])
-    assert math.isclose(library.judge(model, pairs)[0], each.item(), abs_tol=1e-8)
+    assert math.isclose(library.evaluate_pairs(model, pairs)[0], each.item(), abs_tol=1e-8)
 
 
 def judging_leaves_the_mode(library, N, seed):
@@ -182,13 +182,13 @@ def judging_leaves_the_mode(library, N, seed):
     modes = []
     model.register_forward_hook(lambda *_: modes.append(model.training))
     model.train()
-    library.judge(model, pairs)
+    library.evaluate_pairs(model, pairs)
     assert model.training and not any(modes)
 
 
 def pairs_stay_together_shortest_first(library, N, seed):
     src = sources(N, seed)
-    pairs = library.Pairs(src, src + 100 * (src != PAD))  # a target tells its source
+    pairs = library.TranslationPairs(src, src + 100 * (src != PAD))  # a target tells its source
     lengths = (pairs.src != PAD).sum(dim=1)
     assert (lengths.diff() >= 0).all() and sorted(pairs.src.tolist()) == sorted(src.tolist())
     torch.manual_seed(seed)
@@ -201,7 +201,7 @@ def pairs_stay_together_shortest_first(library, N, seed):
 def early_draws_are_from_the_shortest(library, N, seed):
     """Of 300 pairs, windows of 32 neighbours; every pair of the share can be drawn, and no other."""
     src = padded([[*([3] * (1 + n // 10)), END] for n in range(300)])
-    pairs = library.Pairs(src, src)
+    pairs = library.TranslationPairs(src, src)
     torch.manual_seed(seed)
     for share, longest in ((0.0, 5), (0.5, 16), (1.0, 31)):
         widths = [pairs.draw(2, share)[0].shape[1] for _ in range(300)]
@@ -211,7 +211,7 @@ def early_draws_are_from_the_shortest(library, N, seed):
 
 def cutting_loses_no_token(library, N, seed):
     src = sources(N, seed)
-    assert torch.equal(library.cut(F.pad(src, (0, 4), value=PAD)), src)
+    assert torch.equal(library.trim_padding(F.pad(src, (0, 4), value=PAD)), src)
 
 
 # ---------------------------------------------------------------- training
@@ -234,7 +234,7 @@ def learns_what_comes_next(library, N, seed):
     """Input: <start> and the text. Target: the text and <end>. Places behind the end are taught nothing."""
     torch.manual_seed(seed)
     model, tgt = Column(), padded([[START, 5, 3, END], [START, 5, 3, END]])
-    pairs = library.Pairs(padded([[3, END], [4, END]]), F.pad(tgt, (0, 2), value=PAD))
+    pairs = library.TranslationPairs(padded([[3, END], [4, END]]), F.pad(tgt, (0, 2), value=PAD))
     with contextlib.redirect_stdout(io.StringIO()):
         history = library.train_translator(model, {"train": pairs, "val": pairs}, 2, 120, 0.1)
     assert all(idx.tolist() == [[START, 5, 3]] * 2 for idx in model.heard)
@@ -246,20 +246,20 @@ def learns_what_comes_next(library, N, seed):
 def history_tells_what_was_judged(library, N, seed):
     """Ten times and at the end, of the model as it then was."""
     torch.manual_seed(seed)
-    model, pairs = Column(), library.Pairs(padded([[3, END]]), padded([[START, 5, END]]))
+    model, pairs = Column(), library.TranslationPairs(padded([[3, END]]), padded([[START, 5, END]]))
     with contextlib.redirect_stdout(io.StringIO()):
         history = library.train_translator(model, {"train": pairs, "val": pairs}, 1, 25, 0.1)
     assert history.steps == [*range(0, 25, 2), 25]
     assert len(history.train) == len(history.val) == len(history.exact) == 14
     assert math.isclose(history.val[0], math.log(TGT_VOCAB), abs_tol=1e-6)
-    assert math.isclose(history.val[-1], library.judge(model, pairs)[0], abs_tol=1e-6)
+    assert math.isclose(history.val[-1], library.evaluate_pairs(model, pairs)[0], abs_tol=1e-6)
 
 
 def steps_are_those_of_adamw(library, N, seed):
     """The same numbers from a loop written out here."""
     model, by_hand = Column(), Column()
     src, tgt = padded([[3, END]]), padded([[START, 5, 4, END]])
-    pairs = library.Pairs(src, tgt)
+    pairs = library.TranslationPairs(src, tgt)
     with contextlib.redirect_stdout(io.StringIO()):
         library.train_translator(model, {"train": pairs, "val": pairs}, 1, 30, 0.1)
     optimizer = torch.optim.AdamW(by_hand.parameters(), betas=(0.9, 0.98))
@@ -274,7 +274,7 @@ def steps_are_those_of_adamw(library, N, seed):
 
 def schedule_rises_falls_and_lets_all_in(library, N, seed):
     steps = 1000
-    rates, shares = zip(*(library.schedule(step, steps) for step in range(steps + 1)), strict=True)
+    rates, shares = zip(*(library.curriculum(step, steps) for step in range(steps + 1)), strict=True)
     peak = rates.index(max(rates))
     assert 90 <= peak <= 110 and 0.9 < max(rates) <= 1 and rates[0] < 0.02 and abs(rates[-1]) < 1e-9
     rising, falling = list(rates[:peak]), list(rates[peak:])
@@ -344,7 +344,7 @@ def test_number_words(n, french, english):
     assert (number_words(n, "fr"), number_words(n, "en")) == (french, english)
 
 
-@pytest.mark.parametrize("n", [-1, LARGEST + 1, 1.0, "7"])
+@pytest.mark.parametrize("n", [-1, LARGEST_NUMBER + 1, 1.0, "7"])
 def test_numbers_out_of_range(n):
     with pytest.raises(ValueError, match=r"n is .*; expected a whole number from 0 to 999,999"):
         number_words(n, "fr")
@@ -375,7 +375,7 @@ def test_the_small_ones_fill_half_and_test_is_drawn_evenly():
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (80, 20, 1)])
 def test_sizes_that_cannot_be(sizes):
-    with pytest.raises(ValueError, match=r"expected each at least 1, together at most below = 100"):
+    with pytest.raises(ValueError, match=r"expected sizes of at least 1 that sum to at most below = 100"):
         split_numbers(100, *sizes, seed=0)
 
 
@@ -413,7 +413,7 @@ def test_a_source_longer_than_the_model():
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 0), (1, -2), (2, 3), (0, 3)])
 def test_beams_that_cannot_be(rows, width):
-    message = f"{rows} sources, beam_width {width}; expected 1 source, a width of at least 1"
+    message = f"{rows} sources, beam_width {width}; expected 1 source and a width of at least 1"
     with pytest.raises(ValueError, match=message):
         translation.beam_search(writer(1), sources(2, 1)[:rows], width)
 
