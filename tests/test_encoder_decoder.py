@@ -1,17 +1,21 @@
-"""Encoder, decoder and both, chapter 12: what must hold for any sizes, and faults that would break it.
-
-Each property is a function of an implementation: the module `encoder_decoder`, or a copy of it with one place
-of its source changed. The module passes them all; a planted fault fails exactly those that the table names.
-"""
+"""Encoder, decoder and both, chapter 12."""
 
 import math
-from types import ModuleType
 
-import pytest
 import torch
-from faults import fault_tests
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from kit import (
+    DOUBLE,
+    Suite,
+    assert_all_learn,
+    assert_causal,
+    close,
+    constructed_and_kept,
+    count,
+    draw,
+    draw_ids,
+    refusals,
+    suite_tests,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,65 +25,44 @@ from lecture_lib.residual import ProjectedAttention
 from lecture_lib.self_attention import causal_mask
 from lecture_lib.sequences import PAD
 
-DOUBLE = torch.float64
 SRC_VOCAB, TGT_VOCAB = 9, 11
 
-
-def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-9) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+machine = Suite(encoder_decoder, B=3, T=4, S=3, n_head=2, hs=2, n_layer=2)
 
 
-def draw(*shape: int, seed: int = 1337) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
-def ids(B: int, T: int, vocab: int, seed: int = 1) -> torch.Tensor:
+def ids(B, T, vocab):
     """Characters (B, T), the first row whole, each further one a token shorter, but never shorter than 1."""
-    rows = torch.randint(3, vocab, (B, T), generator=torch.Generator().manual_seed(seed))
+    rows = 3 + draw_ids(B, T, vocab_size=vocab - 3)
     for b in range(B):
         rows[b, max(1, T - b) :] = PAD
     return rows
 
 
-def shaken(module: nn.Module) -> nn.Module:
+def shaken(module):
     """In double precision, with random numbers in every parameter: no gain is 1, no bias 0, no two alike."""
-    generator = torch.Generator().manual_seed(1337)
-    for parameter in module.double().parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=DOUBLE) * 0.5
-    for name, buffer in module.named_buffers():
-        assert name.endswith("positions")
-        buffer.data = buffer.double()
+    for seed, parameter in enumerate(module.double().parameters()):
+        parameter.data = 0.5 * draw(*parameter.shape, seed=seed)
     return module
 
 
-def make(library: ModuleType, T: int, S: int, n_head: int, hs: int, n_layer: int) -> nn.Module:
-    block_size = max(S, T) + 3
-    return shaken(
-        library.EncoderDecoder(
-            library.TranslatorConfig(SRC_VOCAB, TGT_VOCAB, block_size, n_head * hs, n_head, n_layer)
-        )
-    )
-
-
-def changed_at(rows: torch.Tensor, t: int) -> torch.Tensor:
-    """Another character at place t of each row."""
-    changed = rows.clone()
-    changed[:, t] = torch.where(rows[:, t] == 3, 4, 3)
-    return changed
+def make(library, B, T, S, n_head, hs, n_layer):
+    """A machine with sources (B, S) and targets (B, T) for it, padding in both."""
+    config = library.TranslatorConfig(SRC_VOCAB, TGT_VOCAB, max(S, T) + 3, n_head * hs, n_head, n_layer)
+    return shaken(library.EncoderDecoder(config)), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
 
 
 # ---------------------------------------------------------------- equal to others
 
 
-def give_attention(theirs: nn.MultiheadAttention, ours: nn.Module) -> None:
+def give_attention(theirs, ours):
     theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
     theirs.in_proj_bias.zero_()
     theirs.out_proj.load_state_dict(ours.proj.state_dict())
 
 
-def give_layer(theirs: nn.Module, ours: nn.Module, cross: bool) -> None:
+def give_layer(theirs, ours):
     pairs = [(theirs.norm1, ours.ln1), (theirs.linear1, ours.ffwd.net[0]), (theirs.linear2, ours.ffwd.net[2])]
-    if cross:
+    if hasattr(theirs, "multihead_attn"):
         pairs += [(theirs.norm2, ours.ln3), (theirs.norm3, ours.ln2)]
         give_attention(theirs.multihead_attn, ours.ca)
     else:
@@ -89,23 +72,22 @@ def give_layer(theirs: nn.Module, ours: nn.Module, cross: bool) -> None:
         their_part.load_state_dict(our_part.state_dict())
 
 
-def torchs_transformer(model: nn.Module, n_embd: int, n_head: int, n_layer: int) -> nn.Transformer:
+@torch.no_grad()
+def torchs_transformer(model, n_embd, n_head, n_layer):
     """torch's machine with our weights."""
     how = {"dropout": 0.0, "norm_first": True, "batch_first": True}
     layer = nn.TransformerEncoderLayer(n_embd, n_head, 4 * n_embd, **how)
     encoder = nn.TransformerEncoder(layer, n_layer, nn.LayerNorm(n_embd), enable_nested_tensor=False)
     theirs = nn.Transformer(n_embd, n_head, n_layer, n_layer, 4 * n_embd, custom_encoder=encoder, **how)
     theirs.double()
-    with torch.no_grad():
-        for part in ("encoder", "decoder"):
-            their_half, our_half = getattr(theirs, part), getattr(model, part)
-            for layer, block in zip(their_half.layers, our_half.blocks, strict=True):
-                give_layer(layer, block, cross=part == "decoder")
-            their_half.norm.load_state_dict(our_half.norm.state_dict())
+    for their_half, our_half in ((theirs.encoder, model.encoder), (theirs.decoder, model.decoder)):
+        for layer, block in zip(their_half.layers, our_half.blocks, strict=True):
+            give_layer(layer, block)
+        their_half.norm.load_state_dict(our_half.norm.state_dict())
     return theirs
 
 
-def table(embeddings: nn.Module, idx: torch.Tensor) -> torch.Tensor:
+def embedded(embeddings, idx):
     """Token embeddings plus the paper's positions, computed here, number by number."""
     C = embeddings.tokens.embedding_dim
     turns = [[t / 10_000 ** ((c - c % 2) / C) for c in range(C)] for t in range(idx.shape[1])]
@@ -113,21 +95,22 @@ def table(embeddings: nn.Module, idx: torch.Tensor) -> torch.Tensor:
     return embeddings.tokens(idx) + torch.tensor(rows, dtype=DOUBLE)
 
 
+@machine.holds
 def equals_torch(library, B, T, S, n_head, hs, n_layer):
     """nn.Transformer with our weights, on rows with padding at both sides."""
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
-    theirs = torchs_transformer(model, n_head * hs, n_head, n_layer)
-    hidden = theirs(
-        table(model.encoder.embed, src),
-        table(model.decoder.embed, idx),
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
+    hidden = torchs_transformer(model, n_head * hs, n_head, n_layer)(
+        embedded(model.encoder.embed, src),
+        embedded(model.decoder.embed, idx),
         tgt_mask=~causal_mask(T),
         src_key_padding_mask=src == PAD,
         memory_key_padding_mask=src == PAD,
     )
-    close(model(src, idx), model.decoder.lm_head(hidden), atol=1e-6)  # the positions are float32's
+    close(model(src, idx), model.decoder.lm_head(hidden), atol=1e-6)  # our positions are float32's
 
 
-def on_one_text_equals_projected_attention(library, B, T, S, n_head, hs, n_layer):
+@machine.holds
+def on_one_text_equals_projected_attention(library, B, T, n_head, hs):
     """Chapter 09's causal attention, heads cut from the same matrices."""
     C = n_head * hs
     ours, theirs = shaken(library.CrossAttention(C, n_head)), ProjectedAttention(C, n_head, T)
@@ -139,41 +122,43 @@ def on_one_text_equals_projected_attention(library, B, T, S, n_head, hs, n_layer
     close(ours(x, x, causal_mask(T)), theirs(x))
 
 
-def asks_in_one_text_and_listens_to_the_other(library, B, T, S, n_head, hs, n_layer):
+@machine.holds
+def asks_in_one_text_and_listens_to_the_other(library, B, T, n_head, hs):
     """A memory of one repeated vector is answered with that vector's value, whatever is asked."""
     ours, x = shaken(library.CrossAttention(n_head * hs, n_head)), draw(B, T, n_head * hs)
     vector = draw(B, 1, n_head * hs, seed=2)
-    out, wei = ours.attend(x, vector.expand(-1, S, -1))
-    assert wei.shape == (B, n_head, T, S)
+    out, wei = ours.attend(x, vector.expand(-1, T, -1))
     close(out, ours.proj(ours.value(vector)).expand(-1, T, -1))
-    close(wei, torch.full_like(wei, 1 / S))
+    close(wei, torch.full((B, n_head, T, T), 1 / T, dtype=DOUBLE))
 
 
 # ---------------------------------------------------------------- who hears whom
 
 
+@machine.holds
 def decoder_is_causal(library, B, T, S, n_head, hs, n_layer):
-    """Logits up to t stay, bit for bit, when later tokens change: with a memory and without."""
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
-    for logits in (lambda rows: model(src, rows), model.decoder):
-        before = logits(idx)
-        for t in range(1, T):
-            assert torch.equal(logits(changed_at(idx, t))[:, :t], before[:, :t])
+    """With a memory and without."""
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
+    assert_causal(lambda rows: model(src, rows), idx)
+    assert_causal(model.decoder, idx)
 
 
-def encoder_hears_both_ways(library, B, T, S, n_head, hs, n_layer):
+@machine.holds
+def encoder_hears_both_ways(library, T, S, n_head, hs, n_layer):
     """Each token of a source without padding moves every place of the memory."""
-    model, src = make(library, T, S, n_head, hs, n_layer), ids(1, S, SRC_VOCAB)
+    model, src, _ = make(library, 1, T, S, n_head, hs, n_layer)
     before = model.encoder(src)
     for s in range(S):
-        assert (model.encoder(changed_at(src, s)) != before).any(dim=-1).all(), s
+        changed = src.clone()
+        changed[:, s] = 11 - src[:, s]  # another character
+        assert (model.encoder(changed) != before).any(dim=-1).all(), s
 
 
-def every_target_hears_the_whole_source(library, B, T, S, n_head, hs, n_layer):
-    """One block asks all of the memory at each place: cross-attention has no mask over time."""
-    model = make(library, T, S, n_head, hs, n_layer)
-    idx, memory = ids(1, T, TGT_VOCAB), draw(1, S, n_head * hs)
-    mask = torch.ones(1, 1, 1, S, dtype=torch.bool)
+@machine.holds
+def every_target_hears_the_whole_source(library, T, S, n_head, hs, n_layer):
+    """The blocks ask all of the memory at each place: cross-attention has no mask over time."""
+    model, _, idx = make(library, 1, T, S, n_head, hs, n_layer)
+    memory, mask = draw(1, S, n_head * hs), torch.ones(1, 1, 1, S, dtype=torch.bool)
     before = model.decoder(idx, memory, mask)
     for s in range(S):
         other = memory.clone()
@@ -181,20 +166,21 @@ def every_target_hears_the_whole_source(library, B, T, S, n_head, hs, n_layer):
         assert (model.decoder(idx, other, mask) != before).any(dim=-1).all(), s
 
 
+@machine.holds
 def without_a_memory_it_is_a_language_model(library, B, T, S, n_head, hs, n_layer):
     """The blocks' other two parts, and nothing else."""
-    model, idx = make(library, T, S, n_head, hs, n_layer), ids(B, T, TGT_VOCAB)
-    decoder = model.decoder
-    x = decoder.embed(idx)
-    for block in decoder.blocks:
+    model, _, idx = make(library, B, T, S, n_head, hs, n_layer)
+    x = model.decoder.embed(idx)
+    for block in model.decoder.blocks:
         normed = block.ln1(x)
         x = x + block.sa(normed, normed, causal_mask(T))
         x = x + block.ffwd(block.ln2(x))
-    close(decoder(idx), decoder.lm_head(decoder.norm(x)))
+    close(model.decoder(idx), model.decoder.lm_head(model.decoder.norm(x)))
 
 
+@machine.holds
 def never_talks_across_the_batch(library, B, T, S, n_head, hs, n_layer):
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
     for b in range(B):
         close(model(src[b : b + 1], idx[b : b + 1]), model(src, idx)[b : b + 1])
 
@@ -202,18 +188,20 @@ def never_talks_across_the_batch(library, B, T, S, n_head, hs, n_layer):
 # ---------------------------------------------------------------- padding
 
 
+@machine.holds
 def padding_of_the_source_changes_nothing(library, B, T, S, n_head, hs, n_layer):
     """More padding for all rows; and each row as it is without any."""
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
-    before = model(src, idx)
-    close(model(F.pad(src, (0, 3), value=PAD), idx), before)
-    close(model.encoder(F.pad(src, (0, 3), value=PAD))[:, :S], model.encoder(src))
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
+    before, longer = model(src, idx), F.pad(src, (0, 3), value=PAD)
+    close(model(longer, idx), before)
+    close(model.encoder(longer)[:, :S], model.encoder(src))
     for b, row in enumerate(src):
         close(model(row[row != PAD][None], idx[b : b + 1]), before[b : b + 1])
 
 
+@machine.holds
 def padding_of_the_target_changes_nothing(library, B, T, S, n_head, hs, n_layer):
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
     before = model(src, idx)
     close(model(src, F.pad(idx, (0, 3), value=PAD))[:, :T], before)
     for b, row in enumerate(idx):
@@ -221,17 +209,19 @@ def padding_of_the_target_changes_nothing(library, B, T, S, n_head, hs, n_layer)
         close(model(src[b : b + 1], real), before[b : b + 1, : real.shape[1]])
 
 
+@machine.holds
 def nothing_but_padding_gives_numbers(library, B, T, S, n_head, hs, n_layer):
     """In value and gradient; and the other rows of the batch don't notice."""
-    model, src, idx = make(library, T, S, n_head, hs, n_layer), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
-    logits = model(torch.cat([src, torch.full((1, S), PAD)]), torch.cat([idx, torch.full((1, T), PAD)]))
+    model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
+    logits = model(F.pad(src, (0, 0, 0, 1), value=PAD), F.pad(idx, (0, 0, 0, 1), value=PAD))
     close(logits[:B], model(src, idx))
     assert logits.isfinite().all()
     for gradient in torch.autograd.grad(logits.square().sum(), list(model.parameters())):
         assert gradient.isfinite().all()
 
 
-def loss_counts_real_targets_alone(library, B, T, S, n_head, hs, n_layer):
+@machine.holds
+def loss_counts_real_targets_alone(library, B, T):
     logits, targets = draw(B, T, TGT_VOCAB), ids(B, T, TGT_VOCAB)
     each = [F.cross_entropy(logits[b, t], targets[b, t]) for b, t in (targets != PAD).nonzero().tolist()]
     close(library.translation_loss(logits, targets), torch.stack(each).mean())
@@ -241,62 +231,31 @@ def loss_counts_real_targets_alone(library, B, T, S, n_head, hs, n_layer):
 # ---------------------------------------------------------------- parameters
 
 
+@machine.holds
 def has_parts_of_its_own(library, B, T, S, n_head, hs, n_layer):
     """No matrix and no norm is shared or left out."""
     C = n_head * hs
     attention, think, norm = 4 * C**2 + C, 8 * C**2 + 5 * C, 2 * C
     blocks = n_layer * (3 * attention + 2 * think + 5 * norm)
     rest = SRC_VOCAB * C + TGT_VOCAB * C + 2 * norm + C * TGT_VOCAB + TGT_VOCAB
-    model = make(library, T, S, n_head, hs, n_layer)
-    assert sum(p.numel() for p in model.parameters()) == blocks + rest
+    assert count(make(library, B, T, S, n_head, hs, n_layer)[0]) == blocks + rest
 
 
-def every_parameter_gets_a_gradient(library, B, T, S, n_head, hs, n_layer):
-    model = make(library, T, S, n_head, hs, n_layer)
-    src, idx = ids(4, S + 2, SRC_VOCAB), ids(4, T + 2, TGT_VOCAB)
-    (draw(4, T + 2, TGT_VOCAB) * model(src, idx)).sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+@machine.holds
+def builds_each_part_once(library, B, T, S, n_head, hs, n_layer):
+    built, kept = constructed_and_kept(lambda: make(library, B, T, S, n_head, hs, n_layer)[0])
+    assert built == kept
 
 
-PROPERTIES = [
-    equals_torch,
-    on_one_text_equals_projected_attention,
-    asks_in_one_text_and_listens_to_the_other,
-    decoder_is_causal,
-    encoder_hears_both_ways,
-    every_target_hears_the_whole_source,
-    without_a_memory_it_is_a_language_model,
-    never_talks_across_the_batch,
-    padding_of_the_source_changes_nothing,
-    padding_of_the_target_changes_nothing,
-    nothing_but_padding_gives_numbers,
-    loss_counts_real_targets_alone,
-    has_parts_of_its_own,
-    every_parameter_gets_a_gradient,
-]
-SIZES = {"B": 3, "T": 4, "S": 3, "n_head": 2, "hs": 2, "n_layer": 2}
-
-# ---------------------------------------------------------------- what is right passes
+@machine.holds
+def all_learn(library, T, S, n_head, hs, n_layer):
+    model, src, idx = make(library, 4, T + 2, S + 2, n_head, hs, n_layer)
+    assert_all_learn(model, (draw(4, T + 2, TGT_VOCAB) * model(src, idx)).sum())
 
 
-@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
-def test_properties(holds):
-    holds(encoder_decoder, **SIZES)
-
-
-@settings(deadline=None, max_examples=8)
-@given(
-    B=st.integers(1, 3),
-    T=st.integers(1, 5),
-    S=st.integers(1, 5),
-    n_head=st.integers(1, 3),
-    hs=st.sampled_from([2, 4]),
-    n_layer=st.integers(1, 2),
+test_at_any_size = machine.at_any_size(
+    8, B=range(1, 4), T=range(1, 6), S=range(1, 6), n_head=range(1, 4), hs=[2, 4], n_layer=[1, 2]
 )
-def test_properties_at_any_size(B, T, S, n_head, hs, n_layer):
-    for holds in PROPERTIES:
-        holds(encoder_decoder, B, T, S, n_head, hs, n_layer)
 
 
 def test_positions_worked_out_by_hand():
@@ -305,108 +264,85 @@ def test_positions_worked_out_by_hand():
     close(encoder_decoder.sinusoids(2, 4), torch.tensor(expected), atol=1e-6)
 
 
-# ---------------------------------------------------------------- what is wrong is refused
+test_what_is_refused = refusals(
+    *(
+        (f"n_embd is {C}, n_head is {n}; expected n_head to divide n_embd", CrossAttention, C, n)
+        for C, n in [(30, 4), (32, 0), (4, 8)]
+    ),
+    *(
+        (f"ids of shape {shape}; expected (B, T) with T from 1 to block_size = 8", Embeddings(5, 8, 4), idx)
+        for shape in [(2, 9), (2, 0), (5,), (1, 2, 3)]
+        for idx in [torch.zeros(shape, dtype=torch.long)]
+    ),
+    (
+        "3 sources, 1 targets; expected a target for each source",
+        EncoderDecoder(TranslatorConfig(SRC_VOCAB, TGT_VOCAB, 8, 4, 2, 1)),
+        ids(3, 4, SRC_VOCAB),
+        ids(1, 4, TGT_VOCAB),
+    ),
+)
 
-
-@pytest.mark.parametrize(("n_embd", "n_head"), [(30, 4), (32, 0), (4, 8)])
-def test_heads_that_cannot_be_cut(n_embd, n_head):
-    message = f"n_embd is {n_embd}, n_head is {n_head}; expected n_head to divide n_embd"
-    with pytest.raises(ValueError, match=message):
-        CrossAttention(n_embd, n_head)
-
-
-@pytest.mark.parametrize("shape", [(2, 9), (2, 0), (5,), (1, 2, 3)])
-def test_ids_that_do_not_fit(shape):
-    message = r"ids of shape \(.*\); expected \(B, T\) with T from 1 to block_size = 8"
-    with pytest.raises(ValueError, match=message):
-        Embeddings(5, 8, 4)(torch.zeros(shape, dtype=torch.long))
-
-
-def test_a_target_for_each_source():
-    model = EncoderDecoder(TranslatorConfig(SRC_VOCAB, TGT_VOCAB, 8, 4, 2, 1))
-    with pytest.raises(ValueError, match="3 sources, 1 targets; expected a target for each source"):
-        model(ids(3, 4, SRC_VOCAB), ids(1, 4, TGT_VOCAB))
-
-
-# ---------------------------------------------------------------- planted faults are caught
-
-(
-    TORCH,
-    PROJECTED,
-    LISTENS,
-    CAUSAL,
-    BOTH_WAYS,
-    WHOLE,
-    ALONE,
-    BATCH,
-    SRC_PAD,
-    TGT_PAD,
-    NUMBERS,
-    LOSS,
-    OWN,
-    LEARN,
-) = PROPERTIES
 ACROSS = "self.ca(self.ln3(x), memory, memory_mask)"
 BACK = "self.sa(normed, normed, causal_mask(x.shape[1]).to(x.device))"
 AROUND = "self.sa(normed, normed, mask)"
 HEADS = "y.unflatten(-1, (self.n_head, -1)).transpose(1, 2)"
 ALL = "torch.ones(1, 1, 1, src.shape[1], dtype=torch.bool)"
-
-# the fault, its place in the source, what it becomes, and all properties that must notice
-FAULTS = [
-    ("source padding heard in the encoder", "return padding_mask(src)", f"return {ALL}", {TORCH, SRC_PAD}),
+machine.faults = [
+    ("source padding heard in the encoder", "return padding_mask(src)", f"return {ALL}",
+     padding_of_the_source_changes_nothing),
     ("source padding heard across", "self.encoder(src), padding_mask(src))", f"self.encoder(src), {ALL})",
-     {TORCH, SRC_PAD}),
-    ("first place of the source hidden", "mask[:, 0] = True", "pass", {NUMBERS}),
-    ("a second place always visible", "mask[:, 0] = True", "mask[:, :2] = True", {TORCH, SRC_PAD}),
-    ("padding visible, text hidden", "mask = idx != PAD", "mask = idx == PAD", {TORCH, BOTH_WAYS, SRC_PAD}),
+     padding_of_the_source_changes_nothing),
+    ("first place of the source hidden", "mask[:, 0] = True", "pass", nothing_but_padding_gives_numbers),
+    ("a second place always visible", "mask[:, 0]", "mask[:, :2]", padding_of_the_source_changes_nothing),
+    ("padding visible, text hidden", "mask = idx != PAD", "mask = idx == PAD", encoder_hears_both_ways),
     ("cross-attention masked causally", ACROSS,
      "self.ca(self.ln3(x), memory, memory_mask & torch.ones(x.shape[1], memory.shape[1]).bool().tril())",
-     {TORCH, WHOLE}),
-    ("decoder sees the future", BACK, "self.sa(normed, normed)", {TORCH, CAUSAL, ALONE, TGT_PAD}),
+     every_target_hears_the_whole_source),
+    ("decoder sees the future", BACK, "self.sa(normed, normed)",
+     (decoder_is_causal, padding_of_the_target_changes_nothing)),
     ("decoder hears itself alone", BACK, "self.sa(normed, normed, torch.eye(x.shape[1]).bool())",
-     {TORCH, ALONE, LEARN}),
+     without_a_memory_it_is_a_language_model),
     ("encoder masked causally", AROUND, "self.sa(normed, normed, mask & causal_mask(x.shape[1]))",
-     {TORCH, BOTH_WAYS}),
+     encoder_hears_both_ways),
     ("keys and values from the decoder", ACROSS, "self.ca(self.ln3(x), self.ln3(x))",
-     {TORCH, CAUSAL, WHOLE, TGT_PAD, NUMBERS, LEARN}),
+     every_target_hears_the_whole_source),
     ("keys and values from the decoder, causally",
-     ACROSS, "self.ca(self.ln3(x), self.ln3(x), causal_mask(x.shape[1]))", {TORCH, WHOLE, NUMBERS, LEARN}),
+     ACROSS, "self.ca(self.ln3(x), self.ln3(x), causal_mask(x.shape[1]))",
+     every_target_hears_the_whole_source),
     ("values from the text that asks", "self.value(memory)", "self.value(x)",
-     {TORCH, LISTENS, CAUSAL, WHOLE, BATCH, SRC_PAD, TGT_PAD, NUMBERS, LEARN}),
+     asks_in_one_text_and_listens_to_the_other),
     ("keys from the text that asks", "self.key(memory)", "self.key(x)",
-     {TORCH, LISTENS, CAUSAL, WHOLE, BATCH, SRC_PAD, TGT_PAD, NUMBERS, LEARN}),
+     asks_in_one_text_and_listens_to_the_other),
     ("keys and values swapped", "self.by_head(k), self.by_head(v)", "self.by_head(v), self.by_head(k)",
-     {TORCH, PROJECTED, LISTENS}),
+     asks_in_one_text_and_listens_to_the_other),
     ("mask not passed on", "self.by_head(v), mask)", "self.by_head(v), None)",
-     {TORCH, PROJECTED, CAUSAL, SRC_PAD, TGT_PAD}),
-    ("memory not asked", f"x = x + {ACROSS}", "pass", {TORCH, WHOLE, NUMBERS, LEARN}),
-    ("what is heard replaces the pathway", f"x = x + {ACROSS}", f"x = {ACROSS}", {TORCH}),
-    ("cross-attention without its norm", "self.ca(self.ln3(x)", "self.ca(x", {TORCH, NUMBERS, LEARN}),
-    ("one attention for both", "self.ca = CrossAttention(n_embd, n_head)", "self.ca = self.sa", {OWN}),
-    ("one norm for two", "self.ln3 = nn.LayerNorm(n_embd)", "self.ln3 = self.ln1", {OWN}),
+     on_one_text_equals_projected_attention),
+    ("memory not asked", f"x = x + {ACROSS}", "pass", every_target_hears_the_whole_source),
+    ("what is heard replaces the pathway", f"x = x + {ACROSS}", f"x = {ACROSS}", equals_torch),
+    ("cross-attention without its norm", "self.ca(self.ln3(x)", "self.ca(x", (equals_torch, all_learn)),
+    ("one attention for both", "self.ca = CrossAttention(n_embd, n_head)", "self.ca = self.sa",
+     has_parts_of_its_own),
+    ("one norm for two", "self.ln3 = nn.LayerNorm(n_embd)", "self.ln3 = self.ln1", has_parts_of_its_own),
+    ("a part built and dropped", "self.ca = CrossAttention(n_embd, n_head)",
+     "self.ca = [CrossAttention(n_embd, n_head) for _ in range(2)][1]", builds_each_part_once),
     ("heads interleaved", HEADS, "y.unflatten(-1, (-1, self.n_head)).movedim(-1, 1)",
-     {TORCH, PROJECTED, LISTENS}),
+     on_one_text_equals_projected_attention),
     ("heads cut across time", HEADS, "y.reshape(len(y), self.n_head, -1, y.shape[-1] // self.n_head)",
-     {TORCH, PROJECTED, LISTENS, CAUSAL, SRC_PAD, TGT_PAD}),
+     on_one_text_equals_projected_attention),
     ("no projection", "self.proj(out.transpose(1, 2).flatten(2))", "out.transpose(1, 2).flatten(2)",
-     {TORCH, PROJECTED, LISTENS, NUMBERS, LEARN}),
-    ("no positions", "self.tokens(idx) + self.positions[: idx.shape[1]]", "self.tokens(idx)", {TORCH}),
+     on_one_text_equals_projected_attention),
+    ("no positions", " + self.positions[: idx.shape[1]]", "", equals_torch),
     ("positions from 1", "self.positions[: idx.shape[1]]", "self.positions[1 : idx.shape[1] + 1]",
-     {TORCH, TGT_PAD}),
+     equals_torch),
     ("sines first, then cosines", "torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)",
-     "torch.cat([angle.sin(), angle.cos()], dim=-1)", {TORCH}),
-    ("memory without its norm", "return self.norm(x)", "return x", {TORCH, NUMBERS, LEARN}),
-    ("logits without their norm", "self.lm_head(self.norm(x))", "self.lm_head(x)",
-     {TORCH, ALONE, NUMBERS, LEARN}),
+     "torch.cat([angle.sin(), angle.cos()], dim=-1)", equals_torch),
+    ("memory without its norm", "return self.norm(x)", "return x", equals_torch),
+    ("logits without their norm", "self.lm_head(self.norm(x))", "self.lm_head(x)", equals_torch),
     ("texts of a batch mixed", "self.decoder(idx, self.encoder(src)",
-     "self.decoder(idx, self.encoder(src).roll(1, 0)", {TORCH, BATCH, SRC_PAD, TGT_PAD, NUMBERS}),
-    ("padding costs", "ignore_index=PAD", "ignore_index=-100", {LOSS}),
-    ("padding counts", "(targets != PAD).sum().clamp(min=1)", "targets.numel()", {LOSS}),
-    ("a batch of padding is not a number", ".sum().clamp(min=1)", ".sum()", {LOSS}),
+     "self.decoder(idx, self.encoder(src).roll(1, 0)", never_talks_across_the_batch),
+    ("padding costs", "ignore_index=PAD", "ignore_index=-100", loss_counts_real_targets_alone),
+    ("padding counts", "(targets != PAD).sum().clamp(min=1)", "targets.numel()",
+     loss_counts_real_targets_alone),
+    ("a batch of padding is not a number", ".sum().clamp(min=1)", ".sum()", loss_counts_real_targets_alone),
 ]  # fmt: skip
-
-
-test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
-    {encoder_decoder: (PROPERTIES, FAULTS)}, **SIZES
-)
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(machine)
