@@ -1,18 +1,14 @@
-"""Chapter 14 up to the reward model: what must hold, and faults that would break it.
-
-Each property is a function of a module, `requests`, `fine_tuning` or `reward_model`, or of a copy of it with
-one place of its source changed. The module passes its own; a planted fault fails exactly those that the table
-names.
-"""
+"""Chapter 14 up to the reward model: requests, supervised fine-tuning, preferences."""
 
 import copy
 import math
+from collections import Counter
 
 import pytest
 import torch
-from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import DOUBLE, Suite, close, constructed_and_kept, draw, seeded, suite_tests
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,22 +23,18 @@ ANSWERS = torch.tensor([[3, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 
 LENGTHS = [3, 2, 6, 6]  # with the line end; the third never ends
 PROMPTS = torch.tensor([[1, 2, 3], [0, 0, 1], [6, 5, 4], [2, 2, 2]])
 
+asking, tuning, judging = Suite(requests), Suite(fine_tuning), Suite(reward_model)
 
-def make(dropout: float = 0.0) -> NanoGPT:
+
+def make(dropout=0.0):
     """A tiny GPT, in double precision, with weights large enough that every place matters."""
-    torch.manual_seed(1337)
-    model = NanoGPT(NanoGPTConfig(VOCAB, 12, 8, 2, 2, dropout, tied=False)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+    model = seeded(NanoGPT, NanoGPTConfig(VOCAB, 12, 8, 2, 2, dropout, tied=False)).double()
+    for seed, parameter in enumerate(model.parameters()):
+        parameter.data += 0.2 * draw(*parameter.shape, seed=seed)
     return model
 
 
-def close(actual, expected, atol: float = 1e-10) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
-
-
-def whole_logits(model: NanoGPT) -> torch.Tensor:
+def whole_logits(model):
     """The logits of each answer token, from the text as a whole: (4, A, VOCAB)."""
     return model(torch.cat([PROMPTS, ANSWERS], dim=1))[0][:, P - 1 : -1]
 
@@ -50,6 +42,7 @@ def whole_logits(model: NanoGPT) -> torch.Tensor:
 # ---------------------------------------------------------------- the requests
 
 
+@asking.holds
 def sentences_answer_requests(library):
     found = library.answer_sentences(
         "KING:\nWhat say you? Not I, my lord.\nI never will, nor\nshall. Ha!\n\nA:\nO no, sir! "
@@ -62,6 +55,7 @@ def sentences_answer_requests(library):
     ]
 
 
+@asking.holds
 def prompts_are_of_one_length(library):
     for kind in SENTENCE_KINDS.values():
         for count, word in COUNT_WORDS.items():
@@ -70,6 +64,7 @@ def prompts_are_of_one_length(library):
             assert prompt.endswith("Q\n")
 
 
+@asking.holds
 def fulfils_to_the_letter(library):
     request = library.Request("Ask", "W", 4)
     assert library.fulfils(request, "What is the matter?")
@@ -77,6 +72,7 @@ def fulfils_to_the_letter(library):
         assert not library.fulfils(request, wrong), wrong
 
 
+@asking.holds
 def quality_by_hand(library):
     known = {"what", "is", "the", "matter", "why"}
     request = library.Request("Ask", "W", 4)
@@ -90,24 +86,16 @@ def quality_by_hand(library):
     assert library.true_score(request, "Why, why the matter.", known) == 0
 
 
+@asking.holds
 def answers_end_at_their_line_end(library):
     tokenizer = CharTokenizer("\nabcdef")
     assert library.answer_texts(tokenizer, ANSWERS) == ["cd", "e", "", "bbbbb"]
 
 
-def verdicts_follow_bradley_and_terry(library):
-    torch.manual_seed(0)
-    scores = torch.tensor([[0.9, 0.7, 0.4, 0.1]]).repeat(20_000, 1)
-    better, worse = library.judge_pairs(scores, sharpness=3.0).unbind(-1)
-    for pair, (i, j) in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]):
-        assert {i, j} == set(better[:, pair].tolist()) and (better[:, pair] + worse[:, pair] == i + j).all()
-        share = (better[:, pair] == i).double().mean().item()
-        assert abs(share - 1 / (1 + math.exp(-3 * (scores[0, i] - scores[0, j])))) < 0.015
-
-
+@asking.holds
 def interval_of_the_mean(library):
     """About 1.96 standard errors to either side; the same for the same values, whatever the generator."""
-    values = torch.randn(400, generator=torch.Generator().manual_seed(3)) + 5
+    values = draw(400, seed=3, dtype=torch.float32) + 5
     low, high = library.bootstrap_interval(values)
     error = 1.96 * values.std().item() / 20
     assert abs((high - low) / 2 - error) < 0.15 * error and abs((high + low) / 2 - values.mean()) < 0.02
@@ -118,17 +106,20 @@ def interval_of_the_mean(library):
 # ---------------------------------------------------------------- supervised fine-tuning
 
 
+@tuning.holds
 def mask_ends_with_the_answer(library):
     assert library.answer_mask(ANSWERS).sum(dim=1).tolist() == LENGTHS
     assert all(row[:n].all() for row, n in zip(library.answer_mask(ANSWERS), LENGTHS, strict=True))
 
 
+@tuning.holds
 def log_probs_are_the_models(library):
     model = make()
     expected = torch.distributions.Categorical(logits=whole_logits(model)).log_prob(ANSWERS)
     close(library.answer_log_probs(model, PROMPTS, ANSWERS), expected)
 
 
+@tuning.holds
 def loss_is_that_of_the_answers(library):
     model = make()
     targets = ANSWERS.clone()
@@ -138,6 +129,7 @@ def loss_is_that_of_the_answers(library):
     close(library.answer_loss(model, PROMPTS, ANSWERS), expected)
 
 
+@tuning.holds
 def rate_warms_up_and_fades(library):
     """With a constant gradient AdamW moves by the rate itself, so the way shows the schedule."""
     lone = nn.Linear(1, 1, bias=False)
@@ -161,6 +153,7 @@ def rate_warms_up_and_fades(library):
 # ---------------------------------------------------------------- sampling
 
 
+@tuning.holds
 def answers_are_those_of_generate(library):
     """The same draws as `generate`, up to each answer's end; then nothing but line ends."""
     model = make().eval()
@@ -174,6 +167,7 @@ def answers_are_those_of_generate(library):
     assert 0 < (answers == 0).any(dim=1).sum() < len(answers)
 
 
+@tuning.holds
 def dropout_is_off_while_sampling(library):
     model = make(dropout=0.5).train()
     torch.manual_seed(5)
@@ -186,18 +180,30 @@ def dropout_is_off_while_sampling(library):
 # ---------------------------------------------------------------- the reward model
 
 
-def rewarding(library, opinion: bool = True):
+@judging.holds
+def verdicts_follow_bradley_and_terry(library):
+    scores = torch.tensor([[0.9, 0.7, 0.4, 0.1]]).repeat(20_000, 1)
+    better, worse = library.judge_pairs(scores, sharpness=3.0).unbind(-1)
+    for pair, (i, j) in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]):
+        assert {i, j} == set(better[:, pair].tolist()) and (better[:, pair] + worse[:, pair] == i + j).all()
+        share = (better[:, pair] == i).double().mean().item()
+        assert abs(share - 1 / (1 + math.exp(-3 * (scores[0, i] - scores[0, j])))) < 0.015
+
+
+def rewarding(library, opinion=True):
     model = library.RewardModel(make()).double()
     if opinion:
-        nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(2))
+        model.head.weight.data = draw(1, 8, seed=2)
     return model
 
 
+@judging.holds
 def has_no_opinion_at_first(library):
     rewards = rewarding(library, opinion=False)(PROMPTS, ANSWERS)
     assert rewards.shape == (4,) and (rewards == rewards[0]).all()
 
 
+@judging.holds
 def reads_off_at_the_last_token(library):
     model, body = rewarding(library), make()
     x = body.body(body.embed(torch.cat([PROMPTS, ANSWERS], dim=1)))
@@ -205,12 +211,14 @@ def reads_off_at_the_last_token(library):
     close(model(PROMPTS, ANSWERS), model.head(last).squeeze(-1))
 
 
+@judging.holds
 def filling_does_not_matter(library):
     model = rewarding(library)
     short = ANSWERS[:2, :3]
     close(model(PROMPTS[:2], short), model(PROMPTS[:2], ANSWERS[:2]))
 
 
+@judging.holds
 def leaves_the_model_alone(library):
     model = make(dropout=0.5).train()
     before = copy.deepcopy(model.state_dict())
@@ -223,6 +231,16 @@ def leaves_the_model_alone(library):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@judging.holds
+def builds_its_head_alone(library):
+    """All else is a copy of the model, without the layer of logits."""
+    model = make()
+    built, kept = constructed_and_kept(lambda: library.RewardModel(model))
+    given = Counter(type(module).__name__ for module in model.modules())
+    assert built == {"RewardModel": 1, "Linear": 1} and kept == built + given - Counter(["Linear"])
+
+
+@judging.holds
 def standard_answers_have_mean_0_and_std_1(library):
     model = rewarding(library)
     order = model(PROMPTS, ANSWERS).argsort()
@@ -230,11 +248,12 @@ def standard_answers_have_mean_0_and_std_1(library):
         nn.init.normal_(model.head.bias)
         model.standardise(model(PROMPTS, ANSWERS).detach())
         rewards = model(PROMPTS, ANSWERS)
-        close(rewards.mean(), torch.zeros((), dtype=torch.float64))
-        close(rewards.std(), torch.ones((), dtype=torch.float64))
+        close(rewards.mean(), torch.zeros((), dtype=DOUBLE))
+        close(rewards.std(), torch.ones((), dtype=DOUBLE))
     assert torch.equal(rewards.argsort(), order)
 
 
+@judging.holds
 def preference_loss_by_hand(library):
     ahead, level = torch.tensor([math.log(3)]).double(), torch.zeros(1).double()
     assert library.preference_loss(ahead, level).item() == pytest.approx(-math.log(3 / 4))
@@ -245,49 +264,12 @@ def preference_loss_by_hand(library):
     assert both == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2)
 
 
-def chosen_are_better_and_worse(library):
+@judging.holds
+def verdicts_split_better_and_worse(library):
     values = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]])
     verdicts = torch.tensor([[[0, 1], [3, 2]], [[2, 0], [1, 3]]])
     better, worse = library.split_verdicts(values, verdicts)
     assert better.tolist() == [[10, 13], [22, 21]] and worse.tolist() == [[11, 12], [20, 23]]
-
-
-PROPERTIES = {
-    requests: [
-        sentences_answer_requests,
-        prompts_are_of_one_length,
-        fulfils_to_the_letter,
-        quality_by_hand,
-        answers_end_at_their_line_end,
-        interval_of_the_mean,
-    ],
-    fine_tuning: [
-        mask_ends_with_the_answer,
-        log_probs_are_the_models,
-        loss_is_that_of_the_answers,
-        rate_warms_up_and_fades,
-        answers_are_those_of_generate,
-        dropout_is_off_while_sampling,
-    ],
-    reward_model: [
-        verdicts_follow_bradley_and_terry,
-        has_no_opinion_at_first,
-        reads_off_at_the_last_token,
-        filling_does_not_matter,
-        leaves_the_model_alone,
-        standard_answers_have_mean_0_and_std_1,
-        preference_loss_by_hand,
-        chosen_are_better_and_worse,
-    ],
-}
-EACH = [(library, holds) for library, properties in PROPERTIES.items() for holds in properties]
-
-# ---------------------------------------------------------------- what is right passes
-
-
-@pytest.mark.parametrize(("library", "holds"), EACH, ids=lambda x: x.__name__.removeprefix("lecture_lib."))
-def test_properties(library, holds):
-    holds(library)
 
 
 @settings(deadline=None, max_examples=20)
@@ -317,83 +299,63 @@ def test_what_is_asked_for_is_worth_most():
     assert best == 1 and all(requests.true_score(r, "What is the matter?", known) < 0.7 for r in others)
 
 
-# ---------------------------------------------------------------- planted faults are caught
+asking.faults = [
+    ("any number of words", " and len(s.split()) in COUNT_WORDS", "", sentences_answer_requests),
+    ("padded behind", ".rjust(", ".ljust(", prompts_are_of_one_length),
+    ("kind forgotten", "answer[-1] in SENTENCE_KINDS and request_of(answer) == request",
+     "request_of(answer[:-1] + '?') == request", fulfils_to_the_letter),
+    ("summed, not multiplied", "math.prod(answer_quality(request, answer, known).values())",
+     "sum(answer_quality(request, answer, known).values()) / 5", quality_by_hand),
+    ("words unknown", "word in known", "True", quality_by_hand),
+    ("the unended are shown", ' if "\\n" in text else ""', "", answers_end_at_their_line_end),
+    ("half of the interval", "[0.025, 0.975]", "[0.25, 0.75]", interval_of_the_mean),
+    ("a global generator", ", generator=generator", "", interval_of_the_mean),
+]  # fmt: skip
 
-FAULTS = {
-    requests: [
-        ("any number of words", " and len(s.split()) in COUNT_WORDS", "", {sentences_answer_requests}),
-        ("padded behind", '.rjust(PROMPT_LENGTH, "\\n")', '.ljust(PROMPT_LENGTH, "\\n")',
-         {prompts_are_of_one_length}),
-        ("kind forgotten", "answer[-1] in SENTENCE_KINDS and request_of(answer) == request",
-         "request_of(answer[:-1] + '?') == request", {fulfils_to_the_letter}),
-        ("summed, not multiplied", "math.prod(answer_quality(request, answer, known).values())",
-         "sum(answer_quality(request, answer, known).values()) / 5", {quality_by_hand}),
-        ("words unknown", "word in known", "True", {quality_by_hand}),
-        ("the unended are shown", ' if "\\n" in text else ""', "", {answers_end_at_their_line_end}),
-        ("half of the interval", "[0.025, 0.975]", "[0.25, 0.75]", {interval_of_the_mean}),
-        ("a global generator", ", generator=generator", "", {interval_of_the_mean}),
-    ],
-    fine_tuning: [
-        ("line end not learned", "ends.cumsum(dim=1) - ends == 0", "ends.cumsum(dim=1) == 0",
-         {mask_ends_with_the_answer, loss_is_that_of_the_answers}),
-        ("filling counts", "ends.cumsum(dim=1) - ends == 0", "ends == ends",
-         {mask_ends_with_the_answer, loss_is_that_of_the_answers, answers_are_those_of_generate}),
-        ("loss on the prompt",
-         "-masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))",
-         "model(torch.cat([prompts, answers], 1)[:, :-1], torch.cat([prompts, answers], 1)[:, 1:])[1]",
-         {loss_is_that_of_the_answers}),
-        ("one place too late", "[:, prompts.shape[1] - 1 :]", "[:, prompts.shape[1] :]",
-         {log_probs_are_the_models, loss_is_that_of_the_answers}),
-        ("one place too early", "[:, prompts.shape[1] - 1 :]", "[:, prompts.shape[1] - 2 : -1]",
-         {log_probs_are_the_models, loss_is_that_of_the_answers}),
-        ("the prompt unread", "torch.cat([prompts, answers], dim=1)[:, :-1]",
-         "torch.cat([prompts * 0, answers], dim=1)[:, :-1]",
-         {log_probs_are_the_models, loss_is_that_of_the_answers}),
-        ("not normalised", "logits.log_softmax(dim=-1)", "logits",
-         {log_probs_are_the_models, loss_is_that_of_the_answers}),
-        ("mean over all places", "/ mask.sum()", "/ mask.numel()", {loss_is_that_of_the_answers}),
-        ("loss upside down", "return -masked_mean", "return masked_mean",
-         {loss_is_that_of_the_answers}),
-        ("rate does not fade", " * (1 - step / steps)", "", {rate_warms_up_and_fades}),
-        ("rate does not warm up", "steps // 20", "steps // 100", {rate_warms_up_and_fades}),
-        ("gradients pile up", "optimizer.zero_grad()", "pass",
-         {rate_warms_up_and_fades}),
-        ("dropout on in sampling", "with eval_mode(model):", "if True:",
-         {dropout_is_off_while_sampling}),
-        ("talks on after the end", "answers.where(answer_mask(answers), LINE_END)", "answers",
-         {answers_are_those_of_generate}),
-    ],
-    reward_model: [
-        ("verdicts without noise", "torch.rand_like(first) <", "0.5 <",
-         {verdicts_follow_bradley_and_terry}),
-        ("verdicts upside down", "torch.sigmoid(sharpness * (first - second))",
-         "torch.sigmoid(sharpness * (second - first))",
-         {verdicts_follow_bradley_and_terry}),
-        ("sharpness ignored", "torch.sigmoid(sharpness * (", "torch.sigmoid(1.0 * (",
-         {verdicts_follow_bradley_and_terry}),
-        ("opinions at first", "nn.init.zeros_(self.head.weight)", "pass",
-         {has_no_opinion_at_first}),
-        ("read off before the end", ".sum(dim=1) - 1", ".sum(dim=1) - 2",
-         {reads_off_at_the_last_token}),
-        ("read off at the filling", "answer_mask(answers).sum(dim=1) - 1", "answers.shape[1] - 1",
-         {reads_off_at_the_last_token, filling_does_not_matter}),
-        ("shares the model's weights", "copy.deepcopy(model).eval()", "model.eval()",
-         {leaves_the_model_alone}),
-        ("dropout on in the judge", "copy.deepcopy(model).eval()", "copy.deepcopy(model)",
-         {leaves_the_model_alone}),
-        ("mean forgotten", "- self.mean) / self.std", ") / self.std",
-         {standard_answers_have_mean_0_and_std_1}),
-        ("second time forgets the first", "self.mean + self.std * rewards.mean()", "rewards.mean()",
-         {standard_answers_have_mean_0_and_std_1}),
-        ("likes the worse", "better - worse", "worse - better", {preference_loss_by_hand}),
-        ("likes the sum", "better - worse", "better + worse", {preference_loss_by_hand}),
-        ("probabilities, no logs", "-F.logsigmoid(", "-torch.sigmoid(", {preference_loss_by_hand}),
-        ("better and worse swapped", "better, worse = verdicts", "worse, better = verdicts",
-         {chosen_are_better_and_worse}),
-    ],
-}  # fmt: skip
+PLACES = "answers], dim=1)[:, :-1]\n    return model.body(model.embed(idx))[:, prompts.shape[1] - 1 :]"
+tuning.faults = [
+    ("line end not learned", "ends.cumsum(dim=1) - ends", "ends.cumsum(dim=1)", mask_ends_with_the_answer),
+    ("filling counts", "ends.cumsum(dim=1) - ends == 0", "ends == ends", mask_ends_with_the_answer),
+    ("loss on the prompt",
+     "-masked_mean(answer_log_probs(model, prompts, answers), answer_mask(answers))",
+     "model(torch.cat([prompts, answers], 1)[:, :-1], torch.cat([prompts, answers], 1)[:, 1:])[1]",
+     loss_is_that_of_the_answers),
+    ("one place too late", PLACES, PLACES.replace("[:, :-1]", "").replace("[1] - 1", "[1]"),
+     log_probs_are_the_models),
+    ("one place too early", "prompts.shape[1] - 1 :]", "prompts.shape[1] - 2 : -1]",
+     log_probs_are_the_models),
+    ("the prompt unread", "torch.cat([prompts, answers", "torch.cat([prompts * 0, answers",
+     log_probs_are_the_models),
+    ("not normalised", "logits.log_softmax(dim=-1)", "logits", log_probs_are_the_models),
+    ("mean over all places", "/ mask.sum()", "/ mask.numel()", loss_is_that_of_the_answers),
+    ("loss upside down", "return -masked_mean", "return masked_mean", loss_is_that_of_the_answers),
+    ("rate does not fade", " * (1 - step / steps)", "", rate_warms_up_and_fades),
+    ("rate does not warm up", "steps // 20", "steps // 100", rate_warms_up_and_fades),
+    ("gradients pile up", "optimizer.zero_grad()", "pass", rate_warms_up_and_fades),
+    ("dropout on in sampling", "with eval_mode(model):", "if True:", dropout_is_off_while_sampling),
+    ("talks on after the end", "answers.where(answer_mask(answers), LINE_END)", "answers",
+     answers_are_those_of_generate),
+]  # fmt: skip
 
-
-test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
-    {library: (properties, FAULTS[library]) for library, properties in PROPERTIES.items()}
-)
+judging.faults = [
+    ("verdicts without noise", "torch.rand_like(first) <", "0.5 <", verdicts_follow_bradley_and_terry),
+    ("verdicts upside down", "(first - second)", "(second - first)", verdicts_follow_bradley_and_terry),
+    ("sharpness ignored", "sigmoid(sharpness * (", "sigmoid(1.0 * (", verdicts_follow_bradley_and_terry),
+    ("opinions at first", "nn.init.zeros_(self.head.weight)", "pass", has_no_opinion_at_first),
+    ("read off before the end", ".sum(dim=1) - 1", ".sum(dim=1) - 2", reads_off_at_the_last_token),
+    ("read off at the filling", "answer_mask(answers).sum(dim=1) - 1", "answers.shape[1] - 1",
+     filling_does_not_matter),
+    ("shares the model's weights", "copy.deepcopy(model).eval()", "model.eval()", leaves_the_model_alone),
+    ("dropout on in the judge", "copy.deepcopy(model).eval()", "copy.deepcopy(model)",
+     leaves_the_model_alone),
+    ("keeps a layer that it doesn't use", "del self.gpt.lm_head", "pass", builds_its_head_alone),
+    ("mean forgotten", "- self.mean) / self.std", ") / self.std", standard_answers_have_mean_0_and_std_1),
+    ("second time forgets the first", "self.mean + self.std * rewards.mean()", "rewards.mean()",
+     standard_answers_have_mean_0_and_std_1),
+    ("likes the worse", "better - worse", "worse - better", preference_loss_by_hand),
+    ("likes the sum", "better - worse", "better + worse", preference_loss_by_hand),
+    ("probabilities, no logs", "-F.logsigmoid(", "-torch.sigmoid(", preference_loss_by_hand),
+    ("better and worse swapped", "better, worse = verdicts", "worse, better = verdicts",
+     verdicts_split_better_and_worse),
+]  # fmt: skip
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(asking, tuning, judging)
