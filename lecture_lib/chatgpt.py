@@ -1,7 +1,8 @@
 """From GPT to ChatGPT.
 
+From notebooks/14_chatgpt.ipynb.
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math
