@@ -107,6 +107,10 @@ class Module:
             )
         return given or self.chapter.title.removeprefix(f"{self.chapter.label}. ")
 
+    def cell_with(self, line: str) -> Cell:
+        """The exported cell that a line of the module comes from; the first, if it stands in none."""
+        return next((cell for cell in self.cells if line in cell.source.splitlines()), self.cells[0])
+
     @property
     def section(self) -> str:
         """The heading under which most of its cells stand; none if they make up a whole chapter."""
@@ -249,7 +253,7 @@ def refusal(module: Module, complaint: dict) -> str:
     """What ruff says of a drafted module, told of the cell that the line comes from."""
     start, end = complaint["location"], complaint["end_location"]
     line = Path(complaint["filename"]).read_text(encoding="utf-8").splitlines()[start["row"] - 1]
-    cell = next((cell for cell in module.cells if line in cell.source.splitlines()), module.cells[0])
+    cell = module.cell_with(line)
     if complaint["code"] != "F821":
         return f"{cell}: {complaint['message']}: {line}"
     name = line[start["column"] - 1 : end["column"] - 1]
@@ -345,24 +349,13 @@ def differences(modules: dict[str, Module], library: Path) -> list[str]:
         if found is None:
             problems.append(f"{name} is missing; run `lecture promote`")
         elif found != expected:
-            source = changed_cell(module, found, expected) if module else "the notebooks"
-            pair = found.splitlines(), expected.splitlines()
-            lines = difflib.unified_diff(*pair, str(name), "promoted", lineterm="")
+            old, new = found.splitlines(), expected.splitlines()
+            first = next((line for line, other in zip(new, old, strict=False) if line != other), new[-1])
+            source = module.cell_with(first) if module else "the notebooks"
+            lines = difflib.unified_diff(old, new, str(name), "promoted", lineterm="")
             advice = "edit the notebook, then run `lecture promote`"
             problems.append("\n".join([f"{name} differs from {source}; {advice}", *lines]))
     return problems
-
-
-def changed_cell(module: Module, found: str, expected: str) -> Cell:
-    """The cell that the first differing line belongs to: that of the last definition begun before it."""
-    lines = expected.splitlines()
-    pairs = enumerate(zip(found.splitlines(), lines, strict=False))
-    first = next((number for number, (old, new) in pairs if old != new), len(lines))
-    cell = module.cells[0]
-    for line in lines[: first + 1]:
-        begun = re.match(r"(?:def|class) (\w+)|(\w+)(?:: .*)? = ", line)
-        cell = module.definitions.get(begun and (begun[1] or begun[2]), cell)
-    return cell
 
 
 def orphans(modules: dict[str, Module], library: Path) -> list[str]:
@@ -397,8 +390,8 @@ def imported_modules(tree: ast.Module) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
 
 
-# Imports each module in a process of its own, forked from one that has imported torch and none of the library:
-# torch takes seconds to import, and as long to take down, hence the fork and the abrupt end.
+# Imports each module in a process of its own, forked from one that has imported torch alone.
+# Torch takes seconds to import and seconds to take down: hence the fork and the abrupt end.
 IMPORTER = """
 import importlib, os, sys, torch, traceback
 folder, *names = sys.argv[1:]
