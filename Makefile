@@ -13,7 +13,7 @@ help:  ## say what each target does
 
 setup: corpus  ## virtual environment, dependencies, corpus (the other targets do it when needed)
 
-run: $(READY)  ## execute all notebooks, two at a time; NB=03 one, PRESET=smoke, ARGS="-p max_iters 500"
+run: $(READY)  ## execute all notebooks, two at a time; NB=03 one, PRESET=smoke, ARGS="-p max_iters=500"
 	$(LECTURE) run $(NB) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
 test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook

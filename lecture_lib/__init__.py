@@ -1,4 +1,44 @@
-"""The promoted library of the course: one module a chapter, generated from the notebook of the same name.
+"""The library of the course, promoted from its notebooks. Written by `lecture promote`.
 
-`lecture_lib.course` is the exception: the hand-written machinery that runs the course.
+notebook            module           what it holds
+------------------  ---------------  ----------------------------------------------------
+01_tokenization     tokenization     Tokenization: text into numbers, and back
+02_batches          batches          Batches: chunks of text for the Transformer
+03_bigram           bigram           The bigram language model
+                    training         Settings, loss estimates and the training loop
+04_averaging        averaging        Averaging the past: the trick in self-attention
+05_self_attention   language_model   The frame of every language model
+                    self_attention   Self-attention
+06_single_head      generation       Generate text token by token
+                    single_head      A single head
+07_multi_head       multi_head       Multi-head attention
+08_feed_forward     feed_forward     Feed-forward
+09_residual         residual         Residual connections
+10_layer_norm       layer_norm       Layer norm
+11_gpt              gpt              Scaling up: the GPT
+                    checkpoint       Save and load checkpoints
+                    long_run         Run long trainings that can be interrupted
+12_encoder_decoder  number_words     Numbers as French and English words
+                    sequences        Marks and padding for texts of unequal length
+                    encoder_decoder  Encoder, decoder, both
+                    translation      Train a translator and let it translate
+13_nanogpt          nanogpt          nanoGPT
+                    kv_cache         Key-value cache
+                    gpt2_weights     Read and write the weights of GPT-2 and nanoGPT
+                    sizing           Parameters, FLOPs and memory by formula
+13b_trainer         recipe           Learning-rate schedule and weight-decay groups
+                    trainer          nanoGPT's training script
+                    throughput       Training speed and the processor's peak
+14_chatgpt          requests         Requests with answers that can be checked
+                    fine_tuning      Supervised fine-tuning
+                    reward_model     Reward model
+                    ppo              Proximal policy optimization (PPO)
+                    dpo              Direct preference optimization (DPO)
+16_counts           held_out         Held-out text: plays, parts and scores without noise
+                    counts           Counts that learn
+16b_modern_block    modern_block     The block, nine years on
+                    muon             The Muon optimizer
+16c_speedrun        speedrun         The speedrun
+
+Written by hand are `base`, which every chapter may use, and `course`, which runs them all.
 """

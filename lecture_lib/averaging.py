@@ -1,7 +1,8 @@
 """Averaging the past: the trick in self-attention.
 
+From notebooks/04_averaging.ipynb.
 Video 42:13, 47:11, 51:54, 54:42.
-Promoted from notebooks/04_averaging.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

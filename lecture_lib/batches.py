@@ -1,7 +1,8 @@
 """Batches: chunks of text for the Transformer.
 
+From notebooks/02_batches.ipynb, section "6. `get_batch`".
 Video 14:27.
-Promoted from notebooks/02_batches.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

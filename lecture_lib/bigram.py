@@ -1,7 +1,8 @@
 """The bigram language model.
 
+From notebooks/03_bigram.ipynb.
 Video 22:11, 34:53, 38:00.
-Promoted from notebooks/03_bigram.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
-"""Runs that last.
+"""Save and load checkpoints.
 
+From notebooks/11_gpt.ipynb, section "5. Runs that last".
 Video 1:37:49.
-Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Counts that learn.
 
+From notebooks/16_counts.ipynb.
 Video 1:56:20.
-Promoted from notebooks/16_counts.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from functools import partial

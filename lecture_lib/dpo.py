@@ -1,7 +1,8 @@
-"""DPO: the same without reinforcement.
+"""Direct preference optimization (DPO).
 
+From notebooks/14_chatgpt.ipynb, section "8. DPO: the same without reinforcement".
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """Encoder, decoder, both.
 
+From notebooks/12_encoder_decoder.ipynb.
 Video 1:42:39.
-Promoted from notebooks/12_encoder_decoder.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Feed-forward.
 
+From notebooks/08_feed_forward.ipynb.
 Video 1:24:25.
-Promoted from notebooks/08_feed_forward.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

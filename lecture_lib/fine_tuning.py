@@ -1,7 +1,8 @@
-"""Stage 1: supervised fine-tuning.
+"""Supervised fine-tuning.
 
+From notebooks/14_chatgpt.ipynb, section "4. Stage 1: supervised fine-tuning".
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""Drawing the next token.
+"""Generate text token by token.
 
+From notebooks/06_single_head.ipynb, section "3. Drawing the next token".
 Video 1:19:11.
-Promoted from notebooks/06_single_head.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Scaling up: the GPT.
 
+From notebooks/11_gpt.ipynb.
 Video 1:37:49.
-Promoted from notebooks/11_gpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

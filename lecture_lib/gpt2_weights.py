@@ -1,7 +1,8 @@
-"""Real models.
+"""Read and write the weights of GPT-2 and nanoGPT.
 
+From notebooks/13_nanogpt.ipynb, section "5. Real models".
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""A score without noise.
+"""Held-out text: plays, parts and scores without noise.
 
+From notebooks/16_counts.ipynb, section "1. A score without noise".
 Video 1:56:20.
-Promoted from notebooks/16_counts.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""Keys that needn't be computed twice.
+"""Key-value cache.
 
+From notebooks/13_nanogpt.ipynb, section "2. Keys that needn't be computed twice".
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

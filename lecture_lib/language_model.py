@@ -1,7 +1,8 @@
-"""The language model: a frame for any body.
+"""The frame of every language model.
 
-Video 58:26, 1:00:18, 1:02:00, 1:11:38.
-Promoted from notebooks/05_self_attention.ipynb by `lecture promote`: edit the notebook, not this file.
+From notebooks/05_self_attention.ipynb, section "2. Where is a token?".
+Video 1:00:18.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Layer norm.
 
+From notebooks/10_layer_norm.ipynb.
 Video 1:32:51.
-Promoted from notebooks/10_layer_norm.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """The block, nine years on.
 
+From notebooks/16b_modern_block.ipynb, section "1. Five changes to the block".
 Video 1:56:20.
-Promoted from notebooks/16b_modern_block.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """Multi-head attention.
 
+From notebooks/07_multi_head.ipynb.
 Video 1:21:59.
-Promoted from notebooks/07_multi_head.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""Muon.
+"""The Muon optimizer.
 
+From notebooks/16b_modern_block.ipynb, section "2. Muon".
 Video 1:56:20.
-Promoted from notebooks/16b_modern_block.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """nanoGPT.
 
+From notebooks/13_nanogpt.ipynb.
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""Number words.
+"""Numbers as French and English words.
 
+From notebooks/12_encoder_decoder.ipynb, section "1. Three machines".
 Video 1:42:39.
-Promoted from notebooks/12_encoder_decoder.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

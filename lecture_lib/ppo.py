@@ -1,7 +1,8 @@
-"""Stage 3: PPO.
+"""Proximal policy optimization (PPO).
 
+From notebooks/14_chatgpt.ipynb, section "7. Stage 3: PPO".
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import copy

@@ -1,7 +1,8 @@
-"""The optimizer's recipe.
+"""Learning-rate schedule and weight-decay groups.
 
+From notebooks/13b_trainer.ipynb, section "1. The optimizer's recipe".
 Video 1:46:22.
-Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

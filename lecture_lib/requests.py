@@ -1,7 +1,8 @@
-"""The requests.
+"""Requests with answers that can be checked.
 
+From notebooks/14_chatgpt.ipynb, section "3. The requests".
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

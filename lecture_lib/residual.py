@@ -1,7 +1,8 @@
 """Residual connections.
 
+From notebooks/09_residual.ipynb.
 Video 1:26:48.
-Promoted from notebooks/09_residual.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import torch

@@ -1,7 +1,8 @@
-"""What a reader prefers.
+"""Reward model.
 
+From notebooks/14_chatgpt.ipynb, section "6. Stage 2: the reward model".
 Video 1:48:53.
-Promoted from notebooks/14_chatgpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import copy

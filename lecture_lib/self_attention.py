@@ -1,7 +1,8 @@
 """Self-attention.
 
+From notebooks/05_self_attention.ipynb, section "5. `attention` and `Head`".
 Video 58:26, 1:00:18, 1:02:00, 1:11:38.
-Promoted from notebooks/05_self_attention.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""Start, end, padding.
+"""Marks and padding for texts of unequal length.
 
+From notebooks/12_encoder_decoder.ipynb, section "2. Start, end, padding".
 Video 1:42:39.
-Promoted from notebooks/12_encoder_decoder.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
 """A single head.
 
+From notebooks/06_single_head.ipynb, section "4. `generate`".
 Video 1:19:11.
-Promoted from notebooks/06_single_head.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from lecture_lib.generation import AutoregressiveModel

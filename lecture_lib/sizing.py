@@ -1,7 +1,8 @@
-"""How large, how much work, how much memory.
+"""Parameters, FLOPs and memory by formula.
 
+From notebooks/13_nanogpt.ipynb, section "6. How large, how much work, how much memory".
 Video 1:46:22.
-Promoted from notebooks/13_nanogpt.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from lecture_lib.nanogpt import NanoGPTConfig

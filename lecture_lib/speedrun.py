@@ -1,7 +1,8 @@
 """The speedrun.
 
+From notebooks/16c_speedrun.ipynb.
 Video 1:56:20.
-Promoted from notebooks/16c_speedrun.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""How fast it is, and how fast it could be.
+"""Training speed and the processor's peak.
 
+From notebooks/13b_trainer.ipynb, section "4. How fast it is, and how fast it could be".
 Video 1:46:22.
-Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from functools import cache

@@ -1,7 +1,8 @@
 """Tokenization: text into numbers, and back.
 
+From notebooks/01_tokenization.ipynb.
 Video 7:52, 9:28.
-Promoted from notebooks/01_tokenization.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Iterable

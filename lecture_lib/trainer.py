@@ -1,7 +1,8 @@
 """nanoGPT's training script.
 
+From notebooks/13b_trainer.ipynb.
 Video 1:46:22.
-Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Training: a loss one can trust, and the loop.
+"""Settings, loss estimates and the training loop.
 
+From notebooks/03_bigram.ipynb, section "5. Training: a loss one can trust, and the loop".
 Video 22:11, 34:53, 38:00.
-Promoted from notebooks/03_bigram.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import argparse

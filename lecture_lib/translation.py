@@ -1,7 +1,8 @@
-"""Training a translator.
+"""Train a translator and let it translate.
 
+From notebooks/12_encoder_decoder.ipynb, section "8. Training a translator".
 Video 1:42:39.
-Promoted from notebooks/12_encoder_decoder.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 import math

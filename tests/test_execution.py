@@ -9,9 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import notebook
 from hypothesis import given
 from hypothesis import strategies as st
+from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.course import cli, execution
@@ -212,10 +212,11 @@ def test_no_chapter_begins_after_one_has_failed(tiny, tmp_path):
     [
         (["run", "99"], "no chapter '99'; expected a number or a name of: 00_intro, 01_tokenization"),
         (["run", "03", "--preset", "huge"], "no preset 'huge'; expected one of: cpu, smoke, full"),
-        (["run", "03", "-p", "max_iterz", "5"], "03_bigram has no parameter 'max_iterz'"),
+        (["run", "03", "-p", "max_iterz=5"], "03_bigram has no parameter 'max_iterz'"),
         (["run", "03", "-p", "max_iters=few"], "parameter max_iters='few': expected int"),
         (["run", "03", "-p", "max_iters"], "-p max_iters: expected NAME=VALUE"),
         (["refresh", "nothing"], "no chapter 'nothing'"),
+        (["speedrun", "--race", "slow"], "there is no race slow; expected one of: fast, "),
     ],
 )
 def test_command_line_mistakes(words, message, capsys):
@@ -223,14 +224,20 @@ def test_command_line_mistakes(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "joined"),
-    [
-        (["run", "03", "-p", "max_iters", "500"], ["run", "03", "-p", "max_iters=500"]),
-        (["run", "-p", "a=1", "03"], ["run", "-p", "a=1", "03"]),
-        (["run", "-p", "a", "1", "-p", "b", "2"], ["run", "-p", "a=1", "-p", "b=2"]),
-        (["seeds", "03", "1", "2"], ["seeds", "03", "1", "2"]),
-    ],
-)
-def test_papermills_own_way_to_write_a_parameter(words, joined):
-    assert cli.joined_parameters(words) == joined
+@pytest.mark.parametrize("failing", [0, 1, 2, None])
+def test_a_killed_run_fails_the_test_of_other_machines(monkeypatch, failing):
+    asked = []
+
+    def nbval_as_on(machine):
+        asked.append(machine)
+        return -9 if len(asked) - 1 == failing else 0
+
+    monkeypatch.setattr(cli, "nbval_as_on", nbval_as_on)
+    assert cli.main(["test", "--portable"]) == (failing is not None)
+    assert asked == cli.OTHER_MACHINES  # none is left out
+
+
+def test_help_waits_for_no_torch():
+    script = "import sys; from lecture_lib.course.cli import parser; parser(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -6,12 +6,20 @@ import sys
 
 import nbformat
 import pytest
-from conftest import notebook
 from nbformat.v4 import new_output
+from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.course.chapters import Chapter, all_chapters, read_notebook
-from lecture_lib.course.stored import MAX_BYTES, anatomy, as_on_screen, normalised, problems, refresh, save
+from lecture_lib.course.chapters import Chapter, read_notebook
+from lecture_lib.course.stored import (
+    MAX_BYTES,
+    as_on_screen,
+    normalised,
+    problems,
+    refresh,
+    save,
+    style_problems,
+)
 
 
 def edit(path, change):
@@ -22,21 +30,15 @@ def edit(path, change):
 
 
 def nbval(path) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--nbval",
-        "--nbval-current-env",
-        "-p",
-        "no:cacheprovider",
-    ]
-    return subprocess.run([*command, str(path)], capture_output=True, text=True).stdout
+    """What nbval says of a notebook."""
+    options = ["-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-def set_output(cells):
-    cells[0].outputs[0].text = "goodbye\n"
+def tagged(position: int, tag: str):
+    """The change that gives a code cell a tag."""
+    return lambda cells: cells[position].metadata.update(tags=[tag])
 
 
 def drop_count(cells):
@@ -47,36 +49,8 @@ def swap_counts(cells):
     cells[0].execution_count, cells[1].execution_count = 2, 1
 
 
-def skip(cells):
-    cells[1].metadata["tags"] = ["nbval-skip"]
-
-
-def skip_by_comment(cells):
-    cells[1].source = "# NBVAL_SKIP\n1 + 1"
-
-
 def add_timing(cells):
     cells[0].metadata["execution"] = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
-
-
-def ignore_without_assertion(cells):
-    cells[0].metadata["tags"] = ["nbval-ignore-output"]
-
-
-def add_stderr(cells):
-    cells[0].outputs.append(new_output("stream", name="stderr", text="a warning\n"))
-
-
-def add_svg(cells):
-    cells[1].outputs[0].data["image/svg+xml"] = "<svg/>"
-
-
-def hide_value(cells):
-    cells[1].source = "1 + 1;"
-
-
-def expect_error(cells):
-    cells[1].metadata["tags"] = ["raises-exception"]
 
 
 # ---------------------------------------------------------------- what nbval cannot see
@@ -91,24 +65,26 @@ def test_a_good_notebook_has_no_problem(executed):
     [
         (drop_count, "cell 2: execution count None, expected 2"),
         (swap_counts, "cell 1: execution count 2, expected 1"),
-        (skip, "cell 2: is skipped by nbval"),
-        (skip_by_comment, "cell 2: is skipped by nbval"),
+        (tagged(1, "nbval-skip"), "cell 2: is skipped by nbval"),
+        (lambda cells: cells[1].update(source="# NBVAL_SKIP\n1 + 1"), "cell 2: is skipped by nbval"),
         (add_timing, "not normalised"),
-        (ignore_without_assertion, "cell 1: its output is ignored and no assertion follows"),
-        (add_stderr, "cell 1: has stderr output"),
-        (add_svg, "cell 2: has an SVG picture"),
-        (expect_error, "cell 2: ends with an error"),
-        (hide_value, "cell 2: ends with `;`"),
+        (tagged(0, "nbval-ignore-output"), "cell 1: its output is ignored and no assertion follows"),
+        (
+            lambda cells: cells[0].outputs.append(new_output("stream", name="stderr", text="a warning\n")),
+            "cell 1: has stderr output",
+        ),
+        (
+            lambda cells: cells[1].outputs[0].data.update({"image/svg+xml": "<svg/>"}),
+            "cell 2: has an SVG picture",
+        ),
+        (tagged(1, "raises-exception"), "cell 2: ends with an error"),
+        (lambda cells: cells[1].update(source="1 + 1;"), "cell 2: ends with `;`"),
+        (lambda cells: cells[0].outputs[0].update(text="x" * MAX_BYTES), "bytes, expected at most 500,000"),
     ],
 )
 def test_planted_fault_is_named(executed, fault, message):
     edit(executed, fault)
     assert any(message in problem for problem in problems(executed)), problems(executed)
-
-
-def test_too_large_a_notebook(executed):
-    edit(executed, lambda cells: cells[0].outputs[0].update(text="x" * MAX_BYTES))
-    assert any("bytes, expected at most" in problem for problem in problems(executed))
 
 
 def test_assertion_may_follow_the_ignored_cell_but_not_behind_the_next_one(tmp_path):
@@ -122,17 +98,23 @@ def test_assertion_may_follow_the_ignored_cell_but_not_behind_the_next_one(tmp_p
     ]
 
 
-@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
-def test_chapters_are_fit_for_regression(chapter):
-    assert problems(chapter.path) == []
+SHORT, LONG, PROSE = "x = 1", "x = 1\n" * 16, "# " + "Words that say why. " * 20
 
 
-@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
-def test_chapters_keep_the_house_style(chapter):
-    measures = anatomy(chapter.notebook)
-    assert measures["median"] <= 5
-    assert measures["p90"] <= 15
-    assert measures["words per line"] >= 3
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([PROSE, SHORT, PROSE], None),
+        (["x = 1\n\n" * 5, PROSE], None),  # empty lines don't count
+        ([SHORT, *["x = 1\n" * 6] * 2, *[PROSE] * 3], "half of its code cells have 6 lines or more"),
+        ([*[SHORT] * 9, *[LONG] * 2, *[PROSE] * 3], "a tenth of its code cells have 16 lines or more"),
+        ([SHORT, SHORT], "1.5 words of prose for a line of code, expected at least 3"),
+    ],
+)
+def test_the_house_style_of_a_chapter(tmp_path, cells, message):
+    chapter = Chapter(tmp_path / "01_x.ipynb")
+    save(notebook(["# one two three", *cells]), chapter.path)
+    assert style_problems(chapter) == [] if message is None else message in style_problems(chapter)[0]
 
 
 # ---------------------------------------------------------------- what nbval sees
@@ -143,7 +125,7 @@ def test_nbval_passes_a_good_notebook(executed):
 
 
 def test_nbval_catches_an_edited_output(executed):
-    edit(executed, set_output)
+    edit(executed, lambda cells: cells[0].outputs[0].update(text="goodbye\n"))
     assert re.search(r"1 failed, 1 passed", nbval(executed))
 
 
@@ -166,7 +148,7 @@ def test_normalising_twice_changes_nothing(executed):
 
 def test_normalising_keeps_ids_sources_tags_and_outputs(executed):
     edit(executed, add_timing)
-    edit(executed, ignore_without_assertion)
+    edit(executed, tagged(0, "nbval-ignore-output"))
     before = read_notebook(executed)
     before.cells[1].metadata["collapsed"] = True
     after = normalised(before)

@@ -50,7 +50,12 @@ class Chapter:
     def video_times(self) -> str:
         """The time stamps of the line that begins with `Video`, e.g. `22:11, 34:53`."""
         line = next((line for line in self.opening if line.lstrip("*").startswith("Video")), "")
-        return ", ".join(dict.fromkeys(VIDEO_TIME.findall(re.sub(r"\(http\S*\)", "", line))))
+        return video_times(line)
+
+
+def video_times(text: str) -> str:
+    """The times of the video that a text names, e.g. `22:11, 34:53`, each once."""
+    return ", ".join(dict.fromkeys(VIDEO_TIME.findall(text)))
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -1,4 +1,4 @@
-"""The command `lecture`. Each subcommand is a line of help and a short function; the work is elsewhere."""
+"""The command `lecture`. Each subcommand is a short function with a line of help; the work is elsewhere."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ OTHER_MACHINES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Run `lecture ...`; returns the exit status: 0 if all went well, 1 if not."""
-    arguments = parser().parse_args(joined_parameters(sys.argv[1:] if argv is None else argv))
+    arguments = parser().parse_args(argv)
     try:
         return arguments.action(arguments)
     except CourseError as error:
@@ -33,34 +33,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The commands, each from a function `..._command` whose docstring is its help."""
     top = argparse.ArgumentParser(
         prog="lecture", description="Let's build GPT: run, test and maintain the notebooks."
     )
     commands = top.add_subparsers(required=True, metavar="command")
 
-    def command(action: Callable, help: str) -> argparse.ArgumentParser:
-        name = action.__name__.removesuffix("_command")
+    def command(action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        name, help = action.__name__.removesuffix("_command"), action.__doc__
         added = commands.add_parser(name, help=help, description=help)
         added.set_defaults(action=action)
         return added
 
-    command(corpus_command, "build and verify tiny Shakespeare (nothing to do if it is there)")
+    add_commands_of_learners(command)
+    add_commands_of_maintainers(command)
+    return top
 
-    run = command(run_command, "execute all notebooks, or the named chapters, into out/")
+
+def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
+    """The commands that README and notebooks speak of, with their options."""
+    command(corpus_command)
+
+    run = command(run_command)
     run.add_argument("chapters", nargs="*", metavar="chapter", help="a number or a name: 03, bigram")
     run.add_argument("--preset", default="cpu", help="a table of notebooks/presets.toml (default: cpu)")
-    run.add_argument(
-        "-p",
-        dest="parameters",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set one parameter of the chapter (`-p NAME VALUE` works too)",
-    )
+    run.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+                     help="set one parameter of the chapter")  # fmt: skip
 
-    sample = command(
-        sample_command, "write text with a trained model: by default, the small one of the course"
-    )
+    sample = command(sample_command)
     sample.add_argument("--prompt", default="\n", help="what the text begins with (default: a line end)")
     sample.add_argument("--length", type=int, default=500, help="characters to add (default: %(default)s)")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1 is careful, above 1 is wild")
@@ -68,52 +68,38 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
     sample.add_argument("--checkpoint", type=Path, help="e.g. out/11_gpt/cpu/model (default: the course's)")
 
-    speedrun = command(
-        speedrun_command, "train chapter 16c's model from random weights, on two cores, by the clock"
-    )
+    speedrun = command(speedrun_command)
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
-    speedrun.add_argument("--race", default="fast", help="fast, network or lowest (default: %(default)s)")
+    speedrun.add_argument("--race", default="fast", help="an unknown name lists them all (default: fast)")
     speedrun.add_argument("--record", action="store_true", help="store the result in data/recorded")
-    speedrun.add_argument(
-        "--ablate", action="store_true", help="instead, measure what each ingredient is worth, at equal time"
-    )
-    command(bench_command, "time the course's models side by side; renew the record and the README's table")
+    speedrun.add_argument("--ablate", action="store_true",
+                          help="instead, measure what each ingredient is worth, at equal time")  # fmt: skip
+    command(bench_command)
+    command(lab_command)
 
-    command(test_command, "pass all tests: the checks, pytest, and nbval over every notebook").add_argument(
+
+def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
+    """The commands for those who change a notebook, and for CI."""
+    command(test_command).add_argument(
         "--portable",
         action="store_true",
         help="nbval alone, with one thread, with two, and without vector instructions",
     )
-    command(check_command, "check style, promotion and stored notebooks, without executing any")
-    command(lab_command, "open JupyterLab in notebooks/")
-
-    command(promote_command, "write lecture_lib/ from the exported cells of the notebooks").add_argument(
+    command(check_command)
+    command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
     )
-    refresh = command(refresh_command, "execute notebooks and store their normalised outputs")
-    refresh.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
-
-    seeds = command(seeds_command, "run a chapter once for each seed; record what came out in data/recorded")
+    command(refresh_command).add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    seeds = command(seeds_command)
     seeds.add_argument("chapter")
     seeds.add_argument("seeds", nargs="+", type=int)
-    return top
-
-
-def joined_parameters(argv: list[str]) -> list[str]:
-    """`-p name value`, papermill's own form, as `-p name=value`."""
-    joined: list[str] = []
-    for word in argv:
-        if len(joined) >= 2 and joined[-2] == "-p" and "=" not in joined[-1]:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 # ---------------------------------------------------------------- what learners use
 
 
 def corpus_command(arguments: argparse.Namespace) -> int:
+    """Build and verify tiny Shakespeare, unless it is there."""
     from lecture_lib.base.corpus import build_corpus
 
     print(build_corpus(DATA))
@@ -121,6 +107,7 @@ def corpus_command(arguments: argparse.Namespace) -> int:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
+    """Execute all notebooks, or the named chapters, into out/."""
     from lecture_lib.base.corpus import build_corpus
 
     from .execution import run_chapters, table
@@ -139,6 +126,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def sample_command(arguments: argparse.Namespace) -> int:
+    """Write text with a trained model: by default, the small one of the course."""
     from .sampling import SHIPPED, write_on
 
     print(
@@ -155,6 +143,7 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 
 def speedrun_command(arguments: argparse.Namespace) -> int:
+    """Train chapter 16c's model from random weights, on two cores, by the clock."""
     import torch
 
     from .experiments.races import ablate, races
@@ -170,6 +159,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
 
 
 def bench_command(arguments: argparse.Namespace) -> int:
+    """Time the course's models side by side; renew the record and the README's table."""
     import torch
 
     from .experiments.bench import record_benchmark
@@ -180,6 +170,7 @@ def bench_command(arguments: argparse.Namespace) -> int:
 
 
 def parameters(words: list[str]) -> dict[str, str]:
+    """Name -> value, as text, of each NAME=VALUE; CourseError for another form."""
     for word in words:
         if "=" not in word:
             raise CourseError(f"-p {word}: expected NAME=VALUE, e.g. -p max_iters=500")
@@ -187,12 +178,14 @@ def parameters(words: list[str]) -> dict[str, str]:
 
 
 def chosen(keys: list[str]) -> list:
+    """The chapters that the keys name, or all if there are none; CourseError for an unknown one."""
     from .chapters import all_chapters, find_chapter
 
     return [find_chapter(key) for key in keys] if keys else all_chapters()
 
 
 def lab_command(arguments: argparse.Namespace) -> int:
+    """Open JupyterLab in notebooks/."""
     return subprocess.call([sys.executable, "-m", "jupyter", "lab"], cwd=NOTEBOOKS)
 
 
@@ -200,39 +193,46 @@ def lab_command(arguments: argparse.Namespace) -> int:
 
 
 def test_command(arguments: argparse.Namespace) -> int:
+    """Pass all tests: the checks, pytest, and nbval over every notebook."""
     from lecture_lib.base.corpus import build_corpus
 
     build_corpus(DATA)
     if arguments.portable:
-        return max(nbval_as_on(machine) for machine in OTHER_MACHINES)
+        failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
+        return int(any(failures))
     return check_command(arguments) or pytest(["tests", "notebooks"], {"OMP_NUM_THREADS": "1"})
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
+    """The exit status of nbval over all notebooks, under a machine's environment variables."""
     print(f"\nnbval with {' '.join(f'{name}={value}' for name, value in machine.items())}", flush=True)
     return pytest(["notebooks"], machine)
 
 
 def pytest(targets: list[str], environment: dict[str, str]) -> int:
-    """Run pytest with nbval, side by side by file: as many workers as leave each its threads a core."""
+    """The exit status of pytest with nbval, side by side by file: as many workers as there are cores for."""
     workers = CORES // int(environment["OMP_NUM_THREADS"])
     command = [*PYTEST, "-n", str(workers), *targets]
     return subprocess.call(command, cwd=ROOT, env={**os.environ, **environment})
 
 
 def check_command(arguments: argparse.Namespace) -> int:
+    """Check style, promotion and stored notebooks, without executing any."""
     from .chapters import all_chapters
     from .promotion import check
-    from .stored import problems
+    from .stored import problems, style_problems
 
     ruff = [sys.executable, "-m", "ruff"]
     styled = [subprocess.call([*ruff, *command], cwd=ROOT) for command in (["check"], ["format", "--check"])]
-    found = check() + [problem for chapter in all_chapters() for problem in problems(chapter.path)]
-    print("\n".join(found) or f"{len(all_chapters())} notebooks: promoted, in order, fit for regression")
+    found, chapters = check(), all_chapters()
+    for chapter in chapters:
+        found += problems(chapter.path) + style_problems(chapter)
+    print("\n".join(found) or f"{len(chapters)} notebooks: promoted, in order, fit for regression")
     return int(any(styled) or bool(found))
 
 
 def promote_command(arguments: argparse.Namespace) -> int:
+    """Write lecture_lib/ from the exported cells of the notebooks."""
     from .promotion import check, promote
 
     if arguments.check:
@@ -240,11 +240,12 @@ def promote_command(arguments: argparse.Namespace) -> int:
         print("\n".join(found) or "library and notebooks agree")
         return int(bool(found))
     for path in promote():
-        print(f"wrote {Path(path).relative_to(ROOT)}")
+        print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 
 def refresh_command(arguments: argparse.Namespace) -> int:
+    """Execute notebooks and store their normalised outputs."""
     from .stored import refresh
 
     for chapter in chosen(arguments.chapters):
@@ -254,6 +255,7 @@ def refresh_command(arguments: argparse.Namespace) -> int:
 
 
 def seeds_command(arguments: argparse.Namespace) -> int:
+    """Run a chapter once for each seed; record what came out in data/recorded."""
     from .chapters import find_chapter
     from .execution import run_chapters
     from .ladder import record_seeds

@@ -7,10 +7,10 @@ import signal
 import sys
 import time
 import tomllib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import papermill
@@ -106,34 +106,27 @@ def run_chapters(
     if len(plans) == 1:
         yield run_chapter(*plans[0], out, follow=True)
         return
-    with tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True) as bar:
-        for result, running in results_as_they_come(plans, out, side_by_side):
-            bar.set_postfix_str(running)
-            if result:
-                bar.update()
-                yield result
+    yield from run_side_by_side(plans, out, side_by_side)
 
 
-def results_as_they_come(
-    plans: list[tuple[Chapter, dict]], out: Path, side_by_side: int
-) -> Iterator[tuple[Result | None, str]]:
-    """Run each chapter in a process of its own, one thread each: tiny models gain next to nothing from two.
-
-    Yields each result, None at the start, with a line that says which chapters are at work.
-    """
-    plan, running, finished = iter(plans), {}, [None]
+def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: int) -> Iterator[Result]:
+    """Run each chapter in its own process with one thread: tiny models gain next to nothing from two."""
+    waiting, running = deque(plans), {}
     pool = ProcessPoolExecutor(
-        side_by_side, multiprocessing.get_context("spawn"), begin_worker, max_tasks_per_child=1
+        at_a_time, multiprocessing.get_context("spawn"), begin_worker, max_tasks_per_child=1
     )
-    with pool:
+    with pool, tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True) as bar:
         try:
-            while running or finished:
-                for chapter, parameters in islice(plan, side_by_side - len(running)):
+            while waiting or running:
+                while waiting and len(running) < at_a_time:
+                    chapter, parameters = waiting.popleft()
                     running[pool.submit(run_chapter, chapter, parameters, out)] = chapter.stem
-                for result in finished:
-                    yield result, f"running {', '.join(running.values())}"
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                finished = [future.result() for future in done if running.pop(future)]
+                bar.set_postfix_str(f"running {', '.join(running.values())}")
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    result = future.result()
+                    bar.update()
+                    yield result
         except KeyboardInterrupt:
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGINT)
@@ -177,6 +170,7 @@ def run_chapter(
 
 
 def partial(executed: Path) -> str:
+    """Where to find what a chapter did before it was stopped."""
     return f"what ran so far is in {shown(executed)}"
 
 

@@ -30,7 +30,7 @@ def use_style() -> None:
 
 
 def visible(character: str) -> str:
-    """The character as it can be drawn: a blank and a line end get a sign of their own."""
+    """The character as it can be drawn: a space and a line end get a sign of their own."""
     return {" ": "␣", "\n": "↵"}.get(character, character)
 
 
@@ -57,16 +57,14 @@ def ladder_curves(history, stem: str, title: str) -> Axes:
     for i, (rung, curve) in enumerate(curves.items()):
         shade = str(0.8 - 0.4 * i / len(curves))
         axes.plot(curve["steps"], curve["val"], color=shade, linewidth=1.5, zorder=1, label=f"val, {rung}")
-    axes.set_ylim(
-        min(lecture, *history.train) - 0.08, 2.9
-    )  # the steep beginning is alike everywhere: cut off
+    axes.set_ylim(min(lecture, *history.train) - 0.08, 2.9)  # without the steep start, the same everywhere
     axes.figure.set_size_inches(9, 3.8)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return axes
 
 
 def reference_line(axes: Axes, level: float, label: str) -> None:
-    """A dashed level with its name written on it, at the right."""
+    """A dashed level with its name written on it, on the right."""
     axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1)
     axes.annotate(
         f"{label}: {level:.2f}",

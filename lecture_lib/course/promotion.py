@@ -1,30 +1,41 @@
-"""Promotion: the cells that a notebook marks with `#| export`, written as an ordinary Python module.
+"""Promotion: the cells that a notebook marks with `#| export`, written as ordinary Python modules.
 
-The notebook is the single source. `#| export` sends a cell to the module of the notebook's own name,
-`#| export training` to `lecture_lib/training.py`. The module gets just the imports that its code uses, taken
-from the notebook's import lines, and a name that it would have to read from the notebook is an error.
+The notebook is the single source. `#| export` sends a cell to the module of the notebook's own name;
+`#| export training: Train a model` to `lecture_lib/training.py`, whose title follows the colon. A module gets
+the imports that its code uses, from its own notebook's import lines and the notebook's other modules; a name
+that it would have to take from anywhere else is an error.
 """
 
 import ast
-import builtins
 import difflib
+import json
+import os
 import re
 import subprocess
-import symtable
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import write_text
 from lecture_lib.base.paths import LIBRARY, NOTEBOOKS, ROOT
 
-from .chapters import Chapter, all_chapters
+from .chapters import Chapter, all_chapters, video_times
+from .tables import aligned
 
 PACKAGE = "lecture_lib"
-DIRECTIVE = re.compile(r"\A#\| export(?: +(?P<module>[a-z_][a-z0-9_]*))?[ ]*\n")
+DIRECTIVE = re.compile(r"\A#\| export(?: +(?P<module>[a-z]\w*))?(?:: *(?P<title>\S.*?))? *\n")
+QUICK_CALL = re.compile(r"range|partial|torch\.(arange|combinations)|\w+Config")  # a constant may make these
+IMPORT = ast.Import | ast.ImportFrom
+TIDYING = [  # ruff sorts imports and `__all__`, drops unused imports, and tells undefined names (F821)
+    "--select=I,F401,F811,RUF022,F821",
+    "--config=lint.isort.split-on-trailing-comma=false",
+    "--ignore-noqa",
+]
 
 
 @dataclass(frozen=True)
@@ -34,14 +45,16 @@ class Cell:
     chapter: Chapter
     index: int  # 0-based, among all cells
     source: str  # without the directive
-    heading: str  # the last markdown heading above it
+    section: str  # the last `##` heading above it
     module: str | None
+    title: str | None  # of the module, where the directive gives one
 
     def __str__(self) -> str:
         return f"{self.chapter.path.parent.name}/{self.chapter.path.name}, cell {self.index}"
 
-    @property
+    @cached_property
     def tree(self) -> ast.Module:
+        """The parsed source; CourseError if it isn't plain Python."""
         try:
             return ast.parse(self.source)
         except SyntaxError as error:
@@ -50,301 +63,319 @@ class Cell:
                 "use no magics or shell lines, they cannot be promoted or checked"
             ) from error
 
+    @cached_property
+    def imports(self) -> list[ast.stmt]:
+        return [statement for statement in self.tree.body if isinstance(statement, IMPORT)]
 
-@dataclass
+    @cached_property
+    def names(self) -> list[str]:
+        """The names that its top level defines or assigns."""
+        return [name for statement in self.tree.body for name in bound_names(statement)]
+
+
+@dataclass(frozen=True)
 class Module:
-    """A module to be written: its exported cells, all of one notebook, and what they define."""
+    """A module to be written, and all the code cells of the notebook that exports it."""
 
     name: str
-    cells: list[Cell] = field(default_factory=list)
+    notebook: list[Cell]
 
     @property
     def chapter(self) -> Chapter:
-        return self.cells[0].chapter
+        return self.notebook[0].chapter
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        return [cell for cell in self.notebook if cell.module == self.name]
+
+    @cached_property
+    def definitions(self) -> dict[str, Cell]:
+        return {name: cell for cell in self.cells for name in cell.names}
 
     @property
-    def definitions(self) -> dict[str, Cell]:
-        return {name: cell for cell in self.cells for name in defined_names(cell)}
+    def public_names(self) -> list[str]:
+        return [name for name in self.definitions if is_public(name)]
+
+    @property
+    def title(self) -> str:
+        """What the module holds: the title that a directive gives it, or else its chapter's."""
+        given = next((cell.title for cell in self.cells if cell.title), None)
+        if not given and self.name != self.chapter.module:
+            raise CourseError(
+                f"{self.cells[0]}: {PACKAGE}/{self.name}.py has no title; "
+                f"say in plain words what it holds: `#| export {self.name}: Title`"
+            )
+        return given or self.chapter.title.removeprefix(f"{self.chapter.label}. ")
+
+    def cell_with(self, line: str) -> Cell:
+        """The exported cell that a line of the module comes from; the first, if it stands in none."""
+        return next((cell for cell in self.cells if line in cell.source.splitlines()), self.cells[0])
+
+    @property
+    def section(self) -> str:
+        """The heading under which most of its cells stand; none if they make up a whole chapter."""
+        sections = Counter(cell.section for cell in self.cells)
+        whole_chapter = self.name == self.chapter.module and len(sections) > 1
+        return "" if whole_chapter else sections.most_common(1)[0][0]
+
+
+def bound_names(statement: ast.stmt) -> list[str]:
+    """The names that a top-level definition or assignment binds; variables of comprehensions don't count."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        nodes = (node for target in targets for node in ast.walk(target))
+        return [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return []
+
+
+def is_public(name: str) -> bool:
+    """Whether other modules may import it: `main` is for `python -m`, `_name` for its own module."""
+    return name != "main" and not name.startswith("_")
 
 
 # ---------------------------------------------------------------- reading the notebooks
 
 
-def code_cells(chapter: Chapter) -> list[Cell]:
+def read_cells(chapter: Chapter) -> list[Cell]:
     """The code cells of a chapter in order, each with its export directive taken off and read."""
-    cells, heading = [], ""
+    cells, section = [], ""
     for index, raw in enumerate(chapter.notebook.cells):
         if raw.cell_type == "markdown":
-            headings = re.findall(r"^#+ +(.+)$", raw.source, flags=re.MULTILINE)
-            heading = headings[-1] if headings else heading
+            section = [section, *re.findall(r"^## +(.+)$", raw.source, flags=re.MULTILINE)][-1]
         elif raw.cell_type == "code":
             directive = DIRECTIVE.match(raw.source)
-            module = (directive["module"] or chapter.module) if directive else None
             source = raw.source[directive.end() :] if directive else raw.source
-            cells.append(Cell(chapter, index, source, heading, module))
+            module = (directive["module"] or chapter.module) if directive else None
+            cells.append(Cell(chapter, index, source, section, module, directive and directive["title"]))
     return cells
 
 
 def read_modules(notebooks: Path = NOTEBOOKS) -> dict[str, Module]:
-    """Every module that the notebooks export, checked: one source notebook each, no name exported twice."""
+    """Every module that the notebooks in a folder export; CourseError for what cannot be promoted."""
+    return modules_of([read_cells(chapter) for chapter in all_chapters(notebooks)])
+
+
+def modules_of(notebooks: list[list[Cell]]) -> dict[str, Module]:
+    """The modules, checked: one source notebook each, no name exported twice, nothing that runs on import."""
     modules: dict[str, Module] = {}
     owners: dict[str, Cell] = {}
-    for cell in (cell for chapter in all_chapters(notebooks) for cell in code_cells(chapter) if cell.module):
-        module = modules.setdefault(cell.module, Module(cell.module))
-        if module.cells and module.chapter.path != cell.chapter.path:
-            raise CourseError(
-                f"{cell}: exports to {PACKAGE}/{module.name}.py, whose source is {module.chapter.path.name}; "
-                "a module has one notebook as its source"
-            )
-        only_defines(cell)
-        module.cells.append(cell)
-        for name in defined_names(cell):
-            if name != "main" and name in owners:
+    for notebook in notebooks:
+        for cell in (cell for cell in notebook if cell.module):
+            module = modules.setdefault(cell.module, Module(cell.module, notebook))
+            if module.notebook is not notebook:
                 raise CourseError(
-                    f"{cell}: exports {name!r}, which {owners[name]} exports already; rename one"
+                    f"{cell}: exports to {PACKAGE}/{module.name}.py, whose source is "
+                    f"{module.chapter.path.name}; a module has one notebook as its source"
                 )
-            owners[name] = cell
+            only_defines(cell)
+            for name in filter(is_public, cell.names):
+                if name in owners:
+                    raise CourseError(
+                        f"{cell}: exports {name!r}, which {owners[name]} exports already; rename one"
+                    )
+                owners[name] = cell
     return modules
 
 
 def only_defines(cell: Cell) -> None:
-    """An exported cell may import, define and name constants: anything else would run on import."""
+    """Refuse an exported cell that would run something on import, or that mixes imports and definitions."""
     for statement in cell.tree.body:
-        names = bound_names(statement)
-        constant = isinstance(statement, ast.Assign | ast.AnnAssign) and "".join(names).isupper()
-        definition = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
-        if not constant and not isinstance(statement, definition):
+        if not isinstance(statement, IMPORT | ast.FunctionDef | ast.ClassDef) and not is_constant(statement):
             raise CourseError(
                 f"{cell}: an exported cell may only import, define functions and classes, and name "
-                f"UPPER_CASE constants; this would run on import: {ast.unparse(statement).splitlines()[0]}"
+                "UPPER_CASE constants that call nothing but range, partial, torch.arange, torch.combinations "
+                f"or a Config; this would run on import: {ast.unparse(statement).splitlines()[0]}"
             )
+    if 0 < len(cell.imports) < len(cell.tree.body):
+        raise CourseError(f"{cell}: an exported cell holds imports beside definitions; put them in another")
 
 
-def bound_names(statement: ast.stmt) -> list[str]:
-    """The names that a top-level definition or assignment binds."""
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return [statement.name]
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and is_stored(node)]
-    return []
+def is_constant(statement: ast.stmt) -> bool:
+    """Whether a statement only gives UPPER_CASE names to what takes no work to make."""
+    names = bound_names(statement)
+    calls = (ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call))
+    return bool(names) and all(map(str.isupper, names)) and all(map(QUICK_CALL.fullmatch, calls))
 
 
-def is_stored(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Store)
+# ---------------------------------------------------------------- writing the modules
 
 
-def defined_names(cell: Cell) -> list[str]:
-    return [name for statement in cell.tree.body for name in bound_names(statement)]
+def rendered(modules: dict[str, Module]) -> dict[str, str]:
+    """Name -> text of each module's file, its imports chosen and its layout set by ruff.
+
+    Raises CourseError for each name that a module reads and neither defines nor imports.
+    """
+    with TemporaryDirectory() as folder:
+        package = Path(folder) / PACKAGE
+        paths = {name: package / f"{name}.py" for name in modules}
+        for name, path in paths.items():
+            write_text(path, draft(modules[name], modules))
+        left = ruff(f"check --fix --output-format=json {' '.join(TIDYING)}", package)
+        problems = [refusal(modules[Path(each["filename"]).stem], each) for each in json.loads(left)]
+        if problems:
+            raise CourseError("\n".join(dict.fromkeys(problems)))
+        ruff("format --quiet", package)
+        return {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
 
 
-def imports_of(cells: Iterable[Cell]) -> dict[str, str]:
-    """Every name that the cells' top-level imports bind, with an import line for it alone."""
-    lines = {}
-    for statement in (statement for cell in cells for statement in cell.tree.body):
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            for alias in statement.names:
-                name = alias.asname or alias.name.split(".")[0]
-                lines[name] = ast.unparse(one_import(statement, alias))
-    return lines
-
-
-def one_import(statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
-    if isinstance(statement, ast.Import):
-        return ast.Import([alias])
-    return ast.ImportFrom(statement.module, [alias], statement.level)
-
-
-def free_names(source: str) -> set[str]:
-    """The names that `source`, as a module, reads and neither defines nor finds among the builtins."""
-    top = symtable.symtable(source, "module", "exec")
-    bound = {
-        symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()
-    }
-
-    def read_in(table: symtable.SymbolTable) -> set[str]:
-        here = {
-            symbol.get_name()
-            for symbol in table.get_symbols()
-            if symbol.is_referenced() and (table is top or symbol.is_global())
-        }
-        return here.union(*(read_in(child) for child in table.get_children()))
-
-    return read_in(top) - bound - set(dir(builtins)) - {"__name__", "__file__", "__doc__"}
-
-
-# ---------------------------------------------------------------- writing a module
-
-
-def render(module: Module, modules: dict[str, Module]) -> str:
-    """The text of the module's file."""
-    body = "\n\n".join(cell.source.rstrip() for cell in without_imports(module.cells))
-    names = sorted(public_names(module), key=as_in_an_import)
+def draft(module: Module, modules: dict[str, Module]) -> str:
+    """The module with all imports that it may need: its notebook's, and those from the notebook's modules."""
+    siblings = (other for other in modules.values() if other.notebook is module.notebook and other != module)
     parts = [
-        f'"""{docstring(module)}"""',
-        "\n".join(sorted(needed_imports(module, modules, body))),
-        f"__all__ = {names!r}",
-        body,
+        docstring(module),
+        *(ast.unparse(line) for cell in module.notebook for line in cell.imports),
+        *(f"from {PACKAGE}.{other.name} import {', '.join(other.public_names)}" for other in siblings),
+        f"__all__ = {module.public_names}",
+        *(cell.source for cell in module.cells if not cell.imports),
     ]
     if "main" in module.definitions:
         parts.append('if __name__ == "__main__":\n    main()')
-    return formatted("\n\n".join(part for part in parts if part) + "\n")
-
-
-def as_in_an_import(name: str) -> tuple[bool, bool, str]:
-    """The order of names that isort and ruff keep: CONSTANTS, then Classes, then functions."""
-    return not name.isupper(), not name[0].isupper(), name
+    return "\n\n".join(parts) + "\n"
 
 
 def docstring(module: Module) -> str:
-    """Title, video time and source. A module with a name of its own takes its section's heading as title."""
-    own = module.name == module.chapter.module
-    title = module.chapter.title if own else module.cells[0].heading
-    title = re.sub(r"^\d+[a-z]?(?:\.\d+)*[.:]? +", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title))
-    times = f"Video {module.chapter.video_times}.\n" if module.chapter.video_times else ""
-    return (
-        f"{title.rstrip('.')}.\n\n{times}Promoted from notebooks/{module.chapter.path.name} by "
-        "`lecture promote`: edit the notebook, not this file.\n"
-    )
+    """Title, and where the module comes from: notebook, section, time in the video."""
+    section = re.sub(r" \(\[.*", "", module.section)  # without the link to the video
+    times = video_times(module.section) or module.chapter.video_times
+    source = f"From notebooks/{module.chapter.path.name}"
+    lines = [
+        f"{module.title.rstrip('.')}.\n",
+        f'{source}, section "{section}".' if section else f"{source}.",
+        *([f"Video {times}."] if times else []),
+        "Written by `lecture promote`: edit the notebook, not this file.\n",
+    ]
+    return '"""{}"""'.format("\n".join(lines))
 
 
-def public_names(module: Module) -> list[str]:
-    """What other modules may import from it: all that it defines but `main`, which is for `python -m`."""
-    return [name for name in module.definitions if name != "main"]
-
-
-def without_imports(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that hold more than imports (a module's imports are gathered at its top)."""
-    kept = []
-    for cell in cells:
-        kinds = {isinstance(statement, ast.Import | ast.ImportFrom) for statement in cell.tree.body}
-        if kinds == {True, False}:
-            raise CourseError(
-                f"{cell}: an exported cell holds imports beside definitions; put them in a cell apart"
-            )
-        if kinds == {False}:
-            kept.append(cell)
-    return kept
-
-
-def needed_imports(module: Module, modules: dict[str, Module], body: str) -> set[str]:
-    """One import line for each free name of the module's code; CourseError for a name from nowhere."""
-    notebook = code_cells(module.chapter)
-    imported = imports_of(notebook)
-    exported = {name: other.name for other in modules.values() for name in public_names(other)}
-    lines = set()
-    for name in free_names(body):
-        if name in imported:
-            lines.add(imported[name])
-        elif exported.get(name, module.name) != module.name:
-            lines.add(f"from {PACKAGE}.{exported[name]} import {name}")
-        else:
-            raise CourseError(unresolved(name, module, notebook))
-    return lines
-
-
-def unresolved(name: str, module: Module, notebook: list[Cell]) -> str:
-    user = next((cell for cell in module.cells if name in free_names(cell.source)), module.cells[0])
-    setters = [f"{cell} sets it without exporting it" for cell in notebook if name in defined_names(cell)]
+def refusal(module: Module, complaint: dict) -> str:
+    """What ruff says of a drafted module, told of the cell that the line comes from."""
+    start, end = complaint["location"], complaint["end_location"]
+    line = Path(complaint["filename"]).read_text(encoding="utf-8").splitlines()[start["row"] - 1]
+    cell = module.cell_with(line)
+    if complaint["code"] != "F821":
+        return f"{cell}: {complaint['message']}: {line}"
+    name = line[start["column"] - 1 : end["column"] - 1]
+    setters = [f"{other} sets it without exporting it" for other in module.notebook if name in other.names]
     source = setters[0] if setters else "the notebook does not define it at top level"
     return (
-        f"{user}: exports code that reads {name!r}, which it neither defines nor imports ({source}); "
-        "pass it as an argument or export it"
+        f"{cell}: exports code that reads {name!r}, which it neither defines nor imports ({source}); "
+        "pass it as an argument, export it, or import it from an earlier chapter"
     )
 
 
-def formatted(source: str) -> str:
-    """`source` with its imports sorted and its layout set by ruff."""
-    for command in (["check", "--select=I", "--fix", "--quiet"], ["format", "--quiet"]):
-        # The name only says that this is a file of the package, so that its imports count as our own.
-        line = [sys.executable, "-m", "ruff", *command, f"--stdin-filename={LIBRARY / 'promoted.py'}", "-"]
-        done = subprocess.run(line, input=source, capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise CourseError(
-                f"ruff {command[0]} refuses the promoted code:\n{done.stderr or done.stdout}\n{source}"
-            )
-        source = done.stdout
-    return source
+def ruff(arguments: str, package: Path) -> str:
+    """Run ruff with the project's settings over a folder of modules; returns what it prints."""
+    settings = [f"--config={ROOT / 'pyproject.toml'}", "--no-cache"]
+    command = [sys.executable, "-m", "ruff", *arguments.split(), *settings, package.name]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=package.parent)
+    if done.returncode > 1:  # 1 says that it found something
+        raise CourseError(f"ruff {arguments} failed on the promoted code:\n{done.stderr}")
+    return done.stdout
+
+
+def generated(modules: dict[str, Module], library: Path) -> dict[Path, str]:
+    """Path -> text of every file that promotion writes: the modules, and two tables of them."""
+    readme = library.parent / "README.md"
+    return {
+        **{library / f"{name}.py": text for name, text in rendered(modules).items()},
+        library / "__init__.py": contents(modules),
+        readme: with_modules(readme.read_text(encoding="utf-8"), modules),
+    }
+
+
+def contents(modules: dict[str, Module]) -> str:
+    """The package's docstring: a table of the modules, in the chapters' order."""
+    rows, stem = [("notebook", "module", "what it holds")], None
+    for module in modules.values():
+        rows.append((module.chapter.stem if module.chapter.stem != stem else "", module.name, module.title))
+        stem = module.chapter.stem
+    return (
+        '"""The library of the course, promoted from its notebooks. Written by `lecture promote`.\n\n'
+        f"{aligned(rows)}\n\n"
+        "Written by hand are `base`, which every chapter may use, and `course`, which runs them all.\n"
+        '"""\n'
+    )
+
+
+def with_modules(readme: str, modules: dict[str, Module]) -> str:
+    """The README's text with each chapter's modules in the last column of its table of chapters."""
+
+    def row(found: re.Match) -> str:
+        names = [name for name, module in modules.items() if module.chapter.stem == found["stem"]]
+        links = ", ".join(f"[{name}]({PACKAGE}/{name}.py)" for name in names)
+        return f"{found['row']} {links} |"
+
+    return re.sub(r"(?m)^(?P<row>\|.*\(notebooks/(?P<stem>\w+)\.ipynb\).*\|)[^|\n]*\|$", row, readme)
 
 
 # ---------------------------------------------------------------- promote and check
 
 
 def promote(notebooks: Path = NOTEBOOKS, library: Path = LIBRARY) -> list[Path]:
-    """Write every exported module to `library`; returns the files whose text changed."""
-    modules = read_modules(notebooks)
-    changed = []
-    for module in modules.values():
-        path = library / f"{module.name}.py"
-        text = render(module, modules)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
-            changed.append(path)
+    """Write every exported module to `library`, and the tables of them; returns the files that changed."""
+    texts = generated(read_modules(notebooks), library)
+    changed = [path for path, text in texts.items() if read(path) != text]
+    for path in changed:
+        write_text(path, texts[path])
     return changed
 
 
+def read(path: Path) -> str | None:
+    """The file's text, None if there is no such file."""
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
 def check(notebooks: Path = NOTEBOOKS, library: Path = LIBRARY) -> list[str]:
-    """What is wrong between notebooks and library, a message each; an empty list when all is well."""
+    """What is wrong between notebooks and library, a message each; an empty list when all is well.
+
+    The modules are imported only when nothing else is wrong: it takes longest.
+    """
     try:
-        modules = read_modules(notebooks)
-        return [
-            *(problem for module in modules.values() for problem in differences(module, modules, library)),
-            *orphans(modules, library),
-            *later_imports(modules, notebooks),
-            *failed_imports(modules, library),
-        ]
+        cells = [read_cells(chapter) for chapter in all_chapters(notebooks)]
+        modules = modules_of(cells)
+        problems = later_imports(cells, modules) + differences(modules, library) + orphans(modules, library)
+        return problems or failed_imports(modules, library)
     except CourseError as error:  # what keeps the modules from being written at all
         return [str(error)]
 
 
-def differences(module: Module, modules: dict[str, Module], library: Path) -> list[str]:
-    expected, path = render(module, modules), library / f"{module.name}.py"
-    if not path.exists():
-        return [f"{path.name}: missing, though {module.cells[0]} exports to it; run `lecture promote`"]
-    found = path.read_text(encoding="utf-8")
-    if found == expected:
-        return []
-    names = f"{PACKAGE}/{path.name}", module.chapter.path.name
-    diff = difflib.unified_diff(found.splitlines(), expected.splitlines(), *names, lineterm="")
-    return [
-        f"{PACKAGE}/{path.name} differs from {changed_cell(module, found, expected)}; edit the notebook, "
-        "then run `lecture promote`\n" + "\n".join(diff)
-    ]
-
-
-def changed_cell(module: Module, found: str, expected: str) -> Cell:
-    """The cell that the first differing line belongs to: that of the last definition begun before it."""
-    lines = expected.splitlines()
-    pairs = enumerate(zip(found.splitlines(), lines, strict=False))
-    first = next((number for number, (old, new) in pairs if old != new), len(lines))
-    cell = module.cells[0]
-    for line in lines[: first + 1]:
-        begun = re.match(r"(?:def|class) (\w+)|(\w+)(?:: .*)? = ", line)
-        cell = module.definitions.get(begun and (begun[1] or begun[2]), cell)
-    return cell
+def differences(modules: dict[str, Module], library: Path) -> list[str]:
+    """The files that aren't as the notebooks have them, each with its differing lines."""
+    problems = []
+    for path, expected in generated(modules, library).items():
+        name, found, module = path.relative_to(library.parent), read(path), modules.get(path.stem)
+        if found is None:
+            problems.append(f"{name} is missing; run `lecture promote`")
+        elif found != expected:
+            old, new = found.splitlines(), expected.splitlines()
+            first = next((line for line, other in zip(new, old, strict=False) if line != other), new[-1])
+            source = module.cell_with(first) if module else "the notebooks"
+            lines = difflib.unified_diff(old, new, str(name), "promoted", lineterm="")
+            advice = "edit the notebook, then run `lecture promote`"
+            problems.append("\n".join([f"{name} differs from {source}; {advice}", *lines]))
+    return problems
 
 
 def orphans(modules: dict[str, Module], library: Path) -> list[str]:
-    files = sorted(path for path in library.glob("*.py") if path.name != "__init__.py")
+    """Modules in the library's folder that no notebook exports."""
     return [
         f"{PACKAGE}/{path.name}: no notebook exports to it; delete it, or mark a cell `#| export {path.stem}`"
-        for path in files
-        if path.stem not in modules
+        for path in sorted(library.glob("*.py"))
+        if path.stem not in modules and path.stem != "__init__"
     ]
 
 
-def later_imports(modules: dict[str, Module], notebooks: Path) -> list[str]:
+def later_imports(notebooks: list[list[Cell]], modules: dict[str, Module]) -> list[str]:
     """Imports of a module whose source is this chapter itself or a later one."""
-    problems = []
-    for chapter in all_chapters(notebooks):
-        for cell in code_cells(chapter):
-            for name in imported_modules(cell.tree):
-                if name in modules and modules[name].chapter.label >= chapter.label:
-                    source = modules[name].chapter.path.name
-                    problems.append(
-                        f"{cell}: imports {PACKAGE}.{name}, whose source is {source}; "
-                        "a chapter imports earlier chapters only"
-                    )
-    return problems
+    return [
+        f"{cell}: imports {PACKAGE}.{name}, whose source is {modules[name].chapter.path.name}; "
+        "a chapter imports earlier chapters only"
+        for cell in chain.from_iterable(notebooks)
+        for name in sorted(imported_modules(cell.tree) & modules.keys())
+        if modules[name].chapter.label >= cell.chapter.label
+    ]
 
 
 def imported_modules(tree: ast.Module) -> set[str]:
@@ -359,17 +390,41 @@ def imported_modules(tree: ast.Module) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
 
 
+# Imports each module in a process of its own, forked from one that has imported torch alone.
+# Torch takes seconds to import and seconds to take down: hence the fork and the abrupt end.
+IMPORTER = """
+import importlib, os, sys, torch, traceback
+folder, *names = sys.argv[1:]
+for name in names:
+    path = os.path.join(folder, name)
+    if os.fork() == 0:
+        said = os.open(path, os.O_CREAT | os.O_WRONLY)
+        os.dup2(said, 1), os.dup2(said, 2)
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(0)
+    status = os.wait()[1]
+    if status:
+        open(path, "a").write(f"ended with status {status}")
+"""
+
+
 def failed_imports(modules: dict[str, Module], library: Path) -> list[str]:
-    """Import each module in an interpreter of its own, two at a time: it must succeed and say nothing."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        results = pool.map(lambda name: import_alone(name, library), modules)
-    return [problem for problem in results if problem]
-
-
-def import_alone(name: str, library: Path) -> str | None:
-    command = [sys.executable, "-c", f"import {library.name}.{name}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=library.parent)
-    if done.returncode == 0 and not done.stdout + done.stderr:
-        return None
-    said = (done.stdout + done.stderr).rstrip()
-    return f"{PACKAGE}/{name}.py: does not import quietly in a clean interpreter:\n{said}"
+    """Import each module where no other of the library is imported yet: it must succeed and say nothing."""
+    with TemporaryDirectory() as folder:
+        names = [f"{library.name}.{name}" for name in modules]
+        subprocess.run(
+            [sys.executable, "-c", IMPORTER, folder, *names],
+            cwd=library.parent,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # a process that forks must have no threads
+            check=True,
+        )
+        said = {name: (Path(folder) / f"{library.name}.{name}").read_text().rstrip() for name in modules}
+    return [
+        f"{PACKAGE}/{name}.py: does not import quietly in a clean process:\n{text}"
+        for name, text in said.items()
+        if text
+    ]

@@ -21,7 +21,7 @@ from .chapters import Chapter, read_notebook
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-QUIET_KERNEL = ("--log-level=ERROR",)  # without its word on unencrypted local sockets at every start
+QUIET_KERNEL = ("--log-level=ERROR",)  # without its warning of unencrypted local sockets
 MAX_BYTES = 500_000
 
 
@@ -42,6 +42,7 @@ def refresh(chapter: Chapter) -> None:
 
 
 def save(notebook: NotebookNode, path: Path) -> None:
+    """Write the notebook to `path`, as a whole or not at all."""
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
 
@@ -78,12 +79,13 @@ def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def is_stream(output: NotebookNode) -> bool:
+    """Whether an output is printed text, not a value or a picture."""
     return output.output_type == "stream"
 
 
 def as_on_screen(text: str) -> str:
-    """What is left to see when each carriage return has gone back to the start of its line."""
-    lines = (re.split(r"\r", line)[-1].rstrip() if "\r" in line else line for line in text.split("\n"))
+    """The text as a terminal shows it, where a carriage return goes back to the start of its line."""
+    lines = (line.rpartition("\r")[2].rstrip() if "\r" in line else line for line in text.split("\n"))
     return "\n".join(lines)
 
 
@@ -94,10 +96,9 @@ def problems(path: Path) -> list[str]:
     """What is wrong with a stored notebook, a message each; an empty list when all is well."""
     notebook = read_notebook(path)
     code = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    found = [
-        *count_problems(code),
-        *(problem for index, cell in code for problem in cell_problems(index, cell)),
-    ]
+    found = count_problems(code)
+    for index, cell in code:
+        found += cell_problems(index, cell)
     found += unasserted(code)
     if notebook != normalised(notebook):
         found.append(
@@ -120,6 +121,7 @@ def count_problems(code: list[tuple[int, NotebookNode]]) -> list[str]:
 
 
 def cell_problems(index: int, cell: NotebookNode) -> list[str]:
+    """What of a code cell, its tags or its outputs would mislead nbval."""
     tags = cell.metadata.get("tags", [])
     found = []
     if "nbval-skip" in tags or "NBVAL_SKIP" in cell.source:
@@ -166,15 +168,18 @@ def has_assert(cell: NotebookNode) -> bool:
     )
 
 
-def anatomy(notebook: NotebookNode) -> dict[str, float]:
-    """The measures of the house style: cells, lines of code a cell, words of prose for each line of code."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+def style_problems(chapter: Chapter) -> list[str]:
+    """Where a chapter's notebook leaves the house style: short code cells, with prose that explains them."""
+    code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
+    prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
     lines = sorted(sum(bool(line.strip()) for line in source.split("\n")) for source in code)
-    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return {
-        "cells": len(notebook.cells),
-        "median": median(lines),
-        "p90": lines[int(0.9 * (len(lines) - 1))],
-        "longest": lines[-1],
-        "words per line": len(re.findall(r"[A-Za-z']+", prose)) / sum(lines),
-    }
+    middle, long = median(lines), lines[int(0.9 * (len(lines) - 1))]
+    words = len(re.findall(r"[A-Za-z']+", prose)) / sum(lines)
+    found = []
+    if middle > 5:
+        found.append(f"half of its code cells have {middle:g} lines or more, expected at most 5; split them")
+    if long > 15:
+        found.append(f"a tenth of its code cells have {long} lines or more, expected at most 15; split them")
+    if words < 3:
+        found.append(f"{words:.1f} words of prose for a line of code, expected at least 3; explain more")
+    return [f"{chapter.path.name}: {problem}" for problem in found]
