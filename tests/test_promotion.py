@@ -197,8 +197,9 @@ def test_name_exported_twice(course):
 
 def test_private_names_may_be_the_same_in_two_modules(course):
     for stem, cells in [("01_numbers", FIRST), ("02_more", SECOND)]:
-        course.write(stem, [*cells, "#| export\ndef _helper():\n    pass"])
+        course.write(stem, [*cells, f"#| export own_{stem[:2]}: Its own\ndef _helper():\n    pass"])
     course.promote()
+    assert "__all__ = []" in course.text("own_01")
     assert course.check() == []
 
 

@@ -227,11 +227,13 @@ def rendered(modules: dict[str, Module]) -> dict[str, str]:
 
 def draft(module: Module, modules: dict[str, Module]) -> str:
     """The module with all imports that it may need: its notebook's, and those from the notebook's modules."""
-    siblings = (other for other in modules.values() if other.notebook is module.notebook and other != module)
+    imports = [ast.unparse(line) for cell in module.notebook for line in cell.imports]
+    for other in modules.values():
+        if other.notebook is module.notebook and other is not module and other.public_names:
+            imports.append(f"from {PACKAGE}.{other.name} import {', '.join(other.public_names)}")
     parts = [
         docstring(module),
-        *(ast.unparse(line) for cell in module.notebook for line in cell.imports),
-        *(f"from {PACKAGE}.{other.name} import {', '.join(other.public_names)}" for other in siblings),
+        *imports,
         f"__all__ = {module.public_names}",
         *(cell.source for cell in module.cells if not cell.imports),
     ]
