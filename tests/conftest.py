@@ -8,7 +8,7 @@ from small_course import Course, notebook
 
 from lecture_lib.course.stored import save
 
-pytest.register_assert_rewrite("faults")  # so that its tests say what differs
+pytest.register_assert_rewrite("faults", "kit")  # so that its tests say what differs
 
 
 @pytest.fixture

@@ -159,6 +159,7 @@ RUNS = "cell 7: an exported cell may only import, define"
         ("#| export\nlarge, SMALL = 2, 1", RUNS),
         (f"#| export more: More\n{TRIPLE}", "a module has one notebook as its source"),
         (f"#| export times\n{TRIPLE}", "cell 7: lecture_lib/times.py has no title"),
+        (f"#| export times Multiply\n{TRIPLE}", "expected `#| export`, `#| export module` or"),
         ("%matplotlib inline", "cell 7: not plain Python, line 1"),
         ("#| export\nimport json\ndef f():\n    return json", "imports beside definitions"),
         ("#| export\nreturn", RUNS),
@@ -196,8 +197,9 @@ def test_name_exported_twice(course):
 
 def test_private_names_may_be_the_same_in_two_modules(course):
     for stem, cells in [("01_numbers", FIRST), ("02_more", SECOND)]:
-        course.write(stem, [*cells, "#| export\ndef _helper():\n    pass"])
+        course.write(stem, [*cells, f"#| export own_{stem[:2]}: Its own\ndef _helper():\n    pass"])
     course.promote()
+    assert "__all__ = []" in course.text("own_01")
     assert course.check() == []
 
 

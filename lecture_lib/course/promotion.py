@@ -89,12 +89,12 @@ class Module:
         return [cell for cell in self.notebook if cell.module == self.name]
 
     @cached_property
-    def definitions(self) -> dict[str, Cell]:
-        return {name: cell for cell in self.cells for name in cell.names}
+    def names(self) -> list[str]:
+        return [name for cell in self.cells for name in cell.names]
 
     @property
     def public_names(self) -> list[str]:
-        return [name for name in self.definitions if is_public(name)]
+        return list(filter(is_public, self.names))
 
     @property
     def title(self) -> str:
@@ -146,6 +146,11 @@ def read_cells(chapter: Chapter) -> list[Cell]:
             section = [section, *re.findall(r"^## +(.+)$", raw.source, flags=re.MULTILINE)][-1]
         elif raw.cell_type == "code":
             directive = DIRECTIVE.match(raw.source)
+            if raw.source.startswith("#|") and not directive:
+                raise CourseError(
+                    f"{chapter.path.name}, cell {index}: begins with {raw.source.splitlines()[0]!r}; "
+                    "expected `#| export`, `#| export module` or `#| export module: Title`"
+                )
             source = raw.source[directive.end() :] if directive else raw.source
             module = (directive["module"] or chapter.module) if directive else None
             cells.append(Cell(chapter, index, source, section, module, directive and directive["title"]))
@@ -222,15 +227,17 @@ def rendered(modules: dict[str, Module]) -> dict[str, str]:
 
 def draft(module: Module, modules: dict[str, Module]) -> str:
     """The module with all imports that it may need: its notebook's, and those from the notebook's modules."""
-    siblings = (other for other in modules.values() if other.notebook is module.notebook and other != module)
+    imports = [ast.unparse(line) for cell in module.notebook for line in cell.imports]
+    for other in modules.values():
+        if other.notebook is module.notebook and other is not module and other.public_names:
+            imports.append(f"from {PACKAGE}.{other.name} import {', '.join(other.public_names)}")
     parts = [
         docstring(module),
-        *(ast.unparse(line) for cell in module.notebook for line in cell.imports),
-        *(f"from {PACKAGE}.{other.name} import {', '.join(other.public_names)}" for other in siblings),
+        *imports,
         f"__all__ = {module.public_names}",
         *(cell.source for cell in module.cells if not cell.imports),
     ]
-    if "main" in module.definitions:
+    if "main" in module.names:
         parts.append('if __name__ == "__main__":\n    main()')
     return "\n\n".join(parts) + "\n"
 
