@@ -14,8 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from kit import refusals
 
 from lecture_lib.base import corpus
 from lecture_lib.base.corpus import CORPUS, CORPUS_SHA256, PLAYS, WHEEL, apply_errata, convert_play
@@ -141,67 +140,7 @@ def test_the_plays_tile_the_text_in_order(good_text):
     assert "the isle is full of noises" not in text  # The Tempest is cut before it
 
 
-@pytest.mark.parametrize("order", [[0], [1, 0]])
-def test_plays_that_are_missing_or_out_of_order_are_named(order):
-    with pytest.raises(CourseError, match="the opening of Richard III, in its place"):
-        corpus.play_spans("\n\n".join(PLAYS[number].opening for number in order))
-
-
 # --- Conversion ---
-
-WORD = st.text("abcdefgXYZ',.!?", min_size=1, max_size=6)
-LINE = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
-SPEAKER = st.text("ABCDEFGabc ", min_size=1, max_size=8).filter(lambda name: name == name.strip())
-DIRECTION = st.one_of(
-    LINE.map(lambda words: f"_{words}_"),
-    st.tuples(LINE, LINE).map(lambda lines: "_{}\n{}_".format(*lines)),
-    LINE.map(lambda words: f"*{words}*"),
-)
-
-
-@st.composite
-def speeches(draw):
-    """One speech as a pair: Markdown, and the same in the corpus's form."""
-    name, other = draw(SPEAKER), draw(st.none() | SPEAKER)
-    markdown = [f"**{name} & {other}**  " if other else f"**{name}**  "]
-    expected = [f"{name}:"]
-    lost = draw(st.booleans())
-    if lost:
-        markdown.append("_\\[Aside]_  ")
-    for line in draw(st.lists(LINE, min_size=1, max_size=4)):
-        if draw(st.booleans()):
-            markdown += ["", draw(DIRECTION), ""]
-        markdown.append(f"{line}\\--{line}  ")
-        if not lost:
-            expected.append(f"{line}--{line}")
-        if draw(st.booleans()):
-            markdown.append("_\\[To one\nof them]_  ")
-    return "\n".join(markdown), "\n".join(expected)
-
-
-@st.composite
-def plays(draw):
-    markdown, expected = ["# A Play"], []
-    for _ in range(draw(st.integers(1, 3))):
-        markdown.append(
-            draw(st.sampled_from(["### SCENE. A street.", "## ACT II\n\n### SCENE. In\nLondon."]))
-        )
-        if draw(st.booleans()):
-            markdown.append(draw(LINE))  # no speaker's
-        for speech_markdown, speech in draw(st.lists(speeches(), max_size=3)):
-            markdown.append(speech_markdown)
-            expected.append(speech)
-    return "\n\n".join(markdown) + "\n", expected
-
-
-@settings(deadline=None)  # a busy machine is no failure
-@given(plays())
-def test_a_converted_play_is_its_speeches_and_nothing_else(play):
-    markdown, expected = play
-    text = convert_play(markdown)
-    assert text.split("\n\n") == (expected or [""])
-    assert not set(text) & set("*_#\\[]")
-    assert not any(line != line.rstrip() for line in text.split("\n"))
 
 
 def test_a_direction_after_a_spoken_line_takes_only_itself():
@@ -242,17 +181,23 @@ def test_errata_replace_in_order():
     assert apply_errata("aax", errata, "A Play") == "cx"
 
 
-@pytest.mark.parametrize(
-    ("erratum", "said"),
-    [
-        ({"find": "absent", "replace": ""}, "'absent' .* A Play .* matches 0 times, expected 1"),
-        ({"find": "to", "replace": ""}, "'to' .* A Play .* matches 2 times, expected 1"),
-        ({"find": "to", "replace": "", "times": 3}, "'to' .* A Play .* matches 2 times, expected 3"),
-    ],
+MISSING = "the opening of Richard III, in its place"
+test_what_is_refused = refusals(
+    (CourseError, MISSING, corpus.play_spans, PLAYS[0].opening),
+    (CourseError, MISSING, corpus.play_spans, PLAYS[1].opening + PLAYS[0].opening),
+    *(
+        (
+            CourseError,
+            f"matches {found} times, expected {times}",
+            apply_errata,
+            "to or to",
+            [erratum],
+            "A Play",
+        )
+        for find, times, found in (("absent", 1, 0), ("to", 1, 2), ("to", 3, 2))
+        for erratum in [{"find": find, "replace": "", "times": times}]
+    ),
 )
-def test_an_erratum_that_does_not_match_is_named(erratum, said):
-    with pytest.raises(CourseError, match=said):
-        apply_errata("to be or not to be", [erratum], "A Play")
 
 
 def test_a_changed_erratum_is_refused(folder_with_wheel, tmp_path, monkeypatch, server):
@@ -380,11 +325,6 @@ def test_load_looks_at_the_very_bytes_it_returns(folder, monkeypatch):
     monkeypatch.setattr(corpus, "build_corpus", lambda folder: path)
     with pytest.raises(CourseError, match="is not what it should be: 26 bytes"):
         corpus.load_corpus(folder)
-
-
-def test_load_builds_an_absent_corpus(folder_with_wheel, good_text):
-    assert corpus.load_corpus(folder_with_wheel) == good_text.decode()
-    assert names(folder_with_wheel) == [WHEEL, CORPUS]
 
 
 # --- The folder and the disk ---

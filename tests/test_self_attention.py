@@ -84,19 +84,6 @@ def has_right_gradients(library, B, T, C, hs):
 test_at_any_size = one_head.at_any_size(B=range(1, 4), T=range(1, 7), C=range(1, 6), hs=range(1, 6))
 
 
-def test_numbers_worked_by_hand():
-    q, k, v = torch.tensor([[2.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0]])
-    out, wei = attention(q, k, v)  # scores 0 and 2, scaled by 1
-    share = torch.tensor(2.0).sigmoid()
-    close(wei, torch.stack([1 - share, share])[None], atol=1e-6)
-    close(out, share.view(1, 1), atol=1e-6)
-
-
-def test_a_shorter_context_than_block_size_is_the_beginning_of_a_longer_one():
-    head, x = make_head(self_attention, 4, 3, 8), draw(2, 8, 4)
-    close(head(x[:, :3]), head(x)[:, :3])
-
-
 def test_the_mask_moves_with_the_model_and_is_no_parameter():
     head = Head(4, 3, 8).to("meta")
     assert head(torch.empty(2, 5, 4, device="meta")).device.type == "meta"
