@@ -246,7 +246,7 @@ def test_models_that_are_no_gpt2(changes):
 @pytest.mark.parametrize("state", [{}, {"wte.weight": torch.zeros(3), "wpe.weight": torch.zeros(2, 2)}])
 def test_states_that_are_no_gpt2(state):
     with pytest.raises(
-        ValueError, match=r"wte\.weight is missing or no matrix; expected the state dict of a GPT-2"
+        ValueError, match=r"wte\.weight is missing or not a matrix; expected the state dict of a GPT-2"
     ):
         from_gpt2(state)
 
@@ -282,8 +282,7 @@ FAULTS = [
      {IN, OUT, HUB}),
     ("tables turned too", 'if name.startswith("h.") and tensor.dim() == 2', "if tensor.dim() == 2",
      {IN, OUT, HUB, REFUSED}),
-    ("nanoGPT's turned too", 'plain(checkpoint["model"]), turn=lambda name, parameter: parameter)',
-     'plain(checkpoint["model"]), turn=sideways)', {NANO}),
+    ("nanoGPT's turned too", "conv1d=False", "conv1d=True", {NANO}),
     ("turned, but only viewed in another shape", TURN,
      'return tensor.reshape(tensor.T.shape) if name.startswith("h.") and tensor.dim() == 2 else tensor',
      {IN, OUT, HUB}),
@@ -304,7 +303,7 @@ FAULTS = [
     ("nanoGPT's biases forgotten",
      '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout", "bias")',
      '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")', {NANO}),
-    ("an untied head let through", "if not problems and not torch.equal", "if False and not torch.equal",
+    ("an untied head let through", "if not problems and lm_head", "if False and lm_head",
      {REFUSED}),
     ("foreign tensors let through", "for name in shapes.keys() - expected]", "for name in ()]", {REFUSED}),
     ("missing tensors let through", "for name in expected.keys() - shapes]", "for name in ()]", {REFUSED}),

@@ -126,6 +126,14 @@ def block_normalises_before_each_part(library, B, T, n_head, hs, n_layer):
     close(block(x), y + block.ffwd(normed(block.ln2, y)))
 
 
+def block_shifts_unless_told(library, B, T, n_head, hs, n_layer):
+    """`bias=False` makes two norms with a gain alone."""
+    for bias in (True, False):
+        block = library.Block(n_head * hs, nn.Identity(), nn.Identity(), bias)
+        norms = [module for module in block.modules() if isinstance(module, nn.LayerNorm)]
+        assert [norm.bias is not None for norm in norms] == [bias, bias]
+
+
 def silent_block_leaves_the_pathway_untouched(library, B, T, n_head, hs, n_layer):
     """With both parts answering 0: what goes in comes out, and so does the gradient, bit for bit."""
     block = make_block(library, T, n_head, hs)
@@ -198,6 +206,7 @@ PROPERTIES = [
     forgets_scale_and_offset,
     makes_the_shift_of_a_constant,
     block_normalises_before_each_part,
+    block_shifts_unless_told,
     silent_block_leaves_the_pathway_untouched,
     attention_does_not_hear_how_loud_it_is,
     thinking_does_not_hear_how_loud_it_is,
@@ -276,7 +285,7 @@ def test_parameters_at_the_lectures_sizes_and_in_its_order():
 
 # ---------------------------------------------------------------- planted faults are caught
 
-(TORCH, RANGE, ALONE, SCALE, CONSTANT, BEFORE, SILENT, ATTENTION, THINKING, MODEL, LOGITS, NORMS,
+(TORCH, RANGE, ALONE, SCALE, CONSTANT, BEFORE, SHIFTS, SILENT, ATTENTION, THINKING, MODEL, LOGITS, NORMS,
  GRADIENT) = PROPERTIES  # fmt: skip
 # All that the norm alone must do with tokens told apart.
 OF_THE_NORM = {TORCH, RANGE, ALONE, SCALE}
@@ -285,6 +294,7 @@ STATISTICS = """x.mean(dim=-1, keepdim=True)  # (..., C) -> (..., 1)
 VARIANCE = "x.var(dim=-1, keepdim=True, unbiased=False)"
 ROOT = "/ torch.sqrt(var + self.eps)"
 FIRST, SECOND = "x = x + self.sa(self.ln1(x))", "return x + self.ffwd(self.ln2(x))"
+PAIR = "nn.LayerNorm(n_embd, bias=bias), nn.LayerNorm(n_embd, bias=bias)"
 LAST = ", nn.LayerNorm(n_embd))"
 
 
@@ -315,8 +325,8 @@ FAULTS = [
     ("ln1 not used", FIRST, "x = x + self.sa(x)", {BEFORE, ATTENTION, GRADIENT}),
     ("ln2 not used", SECOND, "return x + self.ffwd(x)", {BEFORE, THINKING, GRADIENT}),
     ("ln1 used twice", SECOND, "return x + self.ffwd(self.ln1(x))", {BEFORE, GRADIENT}),
-    ("one norm for both", "nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)", "(nn.LayerNorm(n_embd),) * 2",
-     {NORMS}),
+    ("one norm for both", PAIR, "(nn.LayerNorm(n_embd),) * 2", {NORMS, SHIFTS}),
+    ("shifts always", PAIR, PAIR.replace(", bias=bias", ""), {SHIFTS}),
     ("second part hears the first's norm", SECOND, "return x + self.ffwd(self.sa(self.ln2(x)))", {BEFORE}),
     ("no residual", FIRST, "x = self.sa(self.ln1(x))", {BEFORE, SILENT}),
     ("final norm missing", LAST, ")", {MODEL, LOGITS, NORMS}),

@@ -13,13 +13,13 @@ import torch
 from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lecture_lib.generation import AutoregressiveModel
 from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import nanogpt
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course.sampling import write_on
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, build_any, from_gpt, split_heads
@@ -49,7 +49,7 @@ def attentions(library: ModuleType, T: int, n_head: int, hs: int) -> tuple[nn.Mo
     loop = ProjectedAttention(n_head * hs, n_head, T).double()
     sizes = NanoGPTConfig(block_size=T, n_embd=n_head * hs, n_head=n_head)
     batched = library.CausalSelfAttention(sizes).double()
-    library.carry_heads(loop, batched)
+    library.copy_attention(loop, batched)
     return batched, loop
 
 
@@ -88,7 +88,7 @@ def has_its_gradients(library, B, T, n_head, hs):
         (module(x) * torch.linspace(-1, 1, x.numel(), dtype=DOUBLE).view_as(x)).sum().backward()
         grads.append(x.grad)
     close(*grads)
-    close(batched.qkv.weight.grad, library.stacked_heads(loop, of=lambda weight: weight.grad))
+    close(batched.qkv.weight.grad, torch.cat([layer.weight.grad for layer in library.qkv_layers(loop)]))
     close(batched.proj.weight.grad, loop.proj.weight.grad)
     close(batched.proj.bias.grad, loop.proj.bias.grad)
 
@@ -338,7 +338,7 @@ FAULTS = [
     ("values first in carrying", '("query", "key", "value")', '("value", "key", "query")', SAME),
     ("carried row by row of heads", "for name in (\"query\", \"key\", \"value\") for head in heads.heads",
      "for head in heads.heads for name in (\"query\", \"key\", \"value\")", SAME),
-    ("projection not carried", "    into.proj.load_state_dict(heads.proj.state_dict())\n", "",
+    ("projection not carried", "    target.proj.load_state_dict(source.proj.state_dict())\n", "",
      {NINE, GRADS, ELEVEN}),
     ("sees the future", SDPA, SDPA.replace("causal", "False"), {*SAME, CAUSAL}),
     ("sees the future of a prompt", "q.shape[2] > 1", "q.shape[2] == 1", {*SAME, CAUSAL}),
@@ -349,22 +349,21 @@ FAULTS = [
     ("attention dropout is dropout", "config.n_head, config.attention_dropout",
      "config.n_head, config.dropout",
      {DROP, FAST}),
-    ("untied", "if config.tied:", "if False:", {TIED, BIAS}),
+    ("untied", "if config.tied:", "if False:", {TIED}),
     ("always tied", "if config.tied:", "if True:", {TIED, ELEVEN}),
-    ("tied by a copy", "self.lm_head.weight, self.lm_head.bias = self.token_embedding_table.weight, None",
-     "self.lm_head.weight, self.lm_head.bias = nn.Parameter(self.token_embedding_table.weight.clone()), None",
-     {TIED}),
-    ("tied, and a bias", "self.token_embedding_table.weight, None",
-     "self.token_embedding_table.weight, self.lm_head.bias", {TIED, BIAS}),
+    ("tied by a copy", "self.lm_head.weight = self.token_embedding_table.weight",
+     "self.lm_head.weight = nn.Parameter(self.token_embedding_table.weight.clone())", {TIED}),
+    ("tied, and a bias", "head_bias=not config.tied", "head_bias=True", {TIED, BIAS}),
+    ("untied, and no bias", "head_bias=not config.tied", "head_bias=False", {TIED, ELEVEN}),
     ("starts as torch does", "        initialise(self)\n", "", {START}),
-    ("always ReLU", "ACTIVATIONS[config.activation]()", "nn.ReLU()", {BEND}),
+    ("always ReLU", "ACTIVATIONS[config.activation], ", "nn.ReLU, ", {BEND}),
     ("exact GELU for GPT-2's", 'partial(nn.GELU, approximate="tanh")', "nn.GELU", {BEND}),
-    ("biases in the norms always", "nn.LayerNorm(config.n_embd, bias=config.bias) for",
-     "nn.LayerNorm(config.n_embd) for",
-     {BIAS}),
+    ("biases in the norms always", "attend, think, config.bias)", "attend, think)", {BIAS}),
+    ("biases in the feed-forward always", "ACTIVATIONS[config.activation], config.bias",
+     "ACTIVATIONS[config.activation]", {BIAS}),
     ("no norm at the end", "return self.ln(x)", "return x", {ELEVEN}),
-    ("norms in the wrong place", "self.sa(self.ln1(x), past, mask)",
-     "self.sa(self.ln2(x), past, mask)", {ELEVEN}),
+    ("norms in the wrong place", "self.sa(self.ln1(x), cache, mask)",
+     "self.sa(self.ln2(x), cache, mask)", {ELEVEN}),
     ("no residual around the feed-forward", "return x + self.dropout(self.ffwd(self.ln2(x)))",
      "return self.dropout(self.ffwd(self.ln2(x)))", {ELEVEN}),
     ("embeddings not dropped", "        x = self.dropout(x)\n", "", {DROP}),

@@ -208,6 +208,15 @@ def wide_layer_as_by_hand(library, B, T, n_head, hs, n_layer):
     close(layer(x), thought(layer, x))
 
 
+def wide_layer_as_it_is_told(library, B, T, n_head, hs, n_layer):
+    """Another activation in between, and layers without bias."""
+    C = n_head * hs
+    layer, x = made(library.WideFeedForward, C, nn.Tanh, False), draw(B, T, C)
+    first, last = find(layer, nn.Linear)
+    close(layer(x), F.linear(F.linear(x, first.weight).tanh(), last.weight))
+    assert first.bias is None and last.bias is None
+
+
 def wide_layer_thinks_alone(library, B, T, n_head, hs, n_layer):
     each_token_by_itself(make_halves(library, T, n_head, hs)[1], draw(B, T, n_head * hs))
 
@@ -307,6 +316,7 @@ def deep_model_is_drawn_in_order(library, B, T, n_head, hs, n_layer):
 DEEP = [
     attention_equals_torch,
     wide_layer_as_by_hand,
+    wide_layer_as_it_is_told,
     wide_layer_thinks_alone,
     wide_layer_is_four_times_as_wide,
     block_adds_both_halves,
@@ -414,7 +424,7 @@ def test_other_heads_can_be_given():
 # ---------------------------------------------------------------- planted faults are caught
 
 HAND, ALONE, SQUARE, BENDS, THINK_MODEL, THINK_CAUSAL, THINK_ORDER = THINKING
-(TORCH, WIDE_HAND, WIDE_ALONE, WIDE, BLOCK, ANY, SILENT, HIGHWAY, ONE_PLUS,
+(TORCH, WIDE_HAND, WIDE_TOLD, WIDE_ALONE, WIDE, BLOCK, ANY, SILENT, HIGHWAY, ONE_PLUS,
  MODEL, CAUSAL, COUNT, ORDER) = DEEP  # fmt: skip
 
 # the fault, its place in the source, what it becomes, and all properties that must notice.
@@ -435,7 +445,7 @@ THINKING_FAULTS = [
 
 SA, FFWD = "x = x + self.sa(x)", "return x + self.ffwd(x)"
 HALVES = "ProjectedAttention(n_embd, n_head, block_size), WideFeedForward(n_embd)"
-LAYERS = "nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd)"
+LAYERS = "nn.Linear(n_embd, 4 * n_embd, bias), nn.Linear(4 * n_embd, n_embd, bias)"
 DEEP_FAULTS = [
     ("no addition in sa", SA, "x = self.sa(x)", {BLOCK, ANY, SILENT, HIGHWAY, ONE_PLUS, MODEL}),
     ("no addition in ffwd", FFWD, "return self.ffwd(x)", {BLOCK, ANY, SILENT, HIGHWAY, ONE_PLUS, MODEL}),
@@ -456,12 +466,15 @@ DEEP_FAULTS = [
      "self.proj = nn.Linear(n_embd, n_embd, bias=False)", {TORCH, COUNT, ORDER}),
     ("hidden layer of 2", LAYERS, LAYERS.replace("4", "2"), {WIDE, COUNT, ORDER}),
     ("hidden layer of 1", LAYERS, LAYERS.replace("4 * ", ""), {WIDE, COUNT, ORDER}),
-    ("ReLU missing", "nn.ReLU()", "nn.Identity()", {WIDE_HAND, BLOCK, MODEL}),
-    ("ReLU at the end too", LAYERS, LAYERS + ", nn.ReLU()", {WIDE_HAND, BLOCK, MODEL}),
+    ("ReLU missing", "activation(),", "nn.Identity(),", {WIDE_HAND, WIDE_TOLD, BLOCK, MODEL}),
+    ("always ReLU", "activation(),", "nn.ReLU(),", {WIDE_TOLD}),
+    ("always a bias", LAYERS, LAYERS.replace(", bias)", ")"), {WIDE_TOLD}),
+    ("ReLU at the end too", "activation(), narrow", "activation(), narrow, activation()",
+     {WIDE_HAND, WIDE_TOLD, BLOCK, MODEL}),
     ("ffwd talks across the tokens", "self.net(x)", "self.net(x - x.mean(dim=-2, keepdim=True))",
-     {WIDE_HAND, WIDE_ALONE, BLOCK, MODEL, CAUSAL}),
+     {WIDE_HAND, WIDE_TOLD, WIDE_ALONE, BLOCK, MODEL, CAUSAL}),
     ("ffwd talks across the batch", "self.net(x)", "self.net(x + x.mean(dim=0))",
-     {WIDE_HAND, WIDE_ALONE, BLOCK, MODEL}),
+     {WIDE_HAND, WIDE_TOLD, WIDE_ALONE, BLOCK, MODEL}),
     ("one block, n_layer times", "*(make_block() for _ in range(n_layer))", "*[make_block()] * n_layer",
      {MODEL, COUNT, ORDER}),
     ("a block too few", "range(n_layer)", "range(n_layer - 1)", {MODEL, COUNT, ORDER}),
@@ -470,8 +483,8 @@ DEEP_FAULTS = [
     ("ffwd drawn before sa", f"return ResidualBlock({HALVES})",
      "ffwd = WideFeedForward(n_embd); return ResidualBlock("
      "ProjectedAttention(n_embd, n_head, block_size), ffwd)", {ORDER}),
-    ("heads of an encoder", "super().__init__(n_embd, n_head, block_size, **how)",
-     "super().__init__(n_embd, n_head, block_size, **how); "
+    ("heads of an encoder", "super().__init__(n_embd, n_head, block_size, make_head)",
+     "super().__init__(n_embd, n_head, block_size, make_head); "
      "[setattr(head, 'causal', False) for head in self.heads]", {TORCH, BLOCK, MODEL, CAUSAL}),
 ]  # fmt: skip
 
