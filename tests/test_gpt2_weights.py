@@ -1,8 +1,4 @@
-"""GPT-2's and nanoGPT's weights, chapter 13: in and out, against Hugging Face's own GPT-2; faults on the way.
-
-Each property is a function of an implementation: the module `gpt2_weights`, or a copy of it with one place of
-its source changed. The module passes them all; a planted fault fails exactly those that the table names.
-"""
+"""GPT-2's and nanoGPT's weights, chapter 13: in and out, against Hugging Face's own GPT-2."""
 
 import re
 from dataclasses import replace
@@ -11,9 +7,10 @@ from functools import cache
 import pytest
 import safetensors.torch
 import torch
-from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import Suite, close, draw_ids, raises, refusals, suite_tests
+from torch import nn
 
 from lecture_lib import gpt2_weights
 from lecture_lib.base.errors import CourseError
@@ -25,22 +22,19 @@ transformers = pytest.importorskip("transformers")
 
 V, T = 31, 12
 TINY = NanoGPTConfig(V, T, n_embd=24, n_head=3, n_layer=2, activation="gelu_tanh")
+IDX = draw_ids(2, T, vocab_size=V)
+weights = Suite(gpt2_weights)
 
 
-def draw_ids(B: int = 2) -> torch.Tensor:
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(7))
-
-
-def randomised(model: torch.nn.Module) -> torch.nn.Module:
+def randomised(model):
     """The same, in eval mode, with every tensor random, gains, shifts and biases too."""
     torch.manual_seed(1337)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
     return model.eval()
 
 
-def hugging_face(config: NanoGPTConfig = TINY) -> torch.nn.Module:
+def hugging_face(config=TINY):
     """Hugging Face's GPT-2 of the same sizes, its dropouts off."""
     sizes = transformers.GPT2Config(
         vocab_size=config.vocab_size,
@@ -55,19 +49,20 @@ def hugging_face(config: NanoGPTConfig = TINY) -> torch.nn.Module:
 
 
 @cache
-def theirs() -> torch.nn.Module:
+def theirs():
     return randomised(hugging_face())
 
 
-def ours(**changes) -> NanoGPT:
+def ours(**changes):
     return randomised(NanoGPT(replace(TINY, **changes)))
 
 
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+def alike(actual, expected):
+    """But for rounding in single precision."""
+    close(actual, expected, atol=1e-5 * expected.abs().max().item())
 
 
-def nanogpts_checkpoint(model: NanoGPT, prefix: str = "") -> dict:
+def nanogpts_checkpoint(model, prefix=""):
     """What nanoGPT's training script would save: its names, written out, and torch's own layout."""
     state = {
         "wte.weight": model.token_embedding_table.weight,
@@ -91,7 +86,7 @@ def nanogpts_checkpoint(model: NanoGPT, prefix: str = "") -> dict:
     return {"model": state, "model_args": sizes, "iter_num": 100, "config": {"dataset": "shakespeare"}}
 
 
-def refusal(library, state: dict) -> str:
+def refusal(library, state):
     """What `from_gpt2` says of a state that it doesn't take; empty if it takes it."""
     try:
         library.from_gpt2(state, n_head=3)
@@ -100,48 +95,50 @@ def refusal(library, state: dict) -> str:
     return ""
 
 
-# ---------------------------------------------------------------- the properties
-
-
+@weights.holds
 def loads_hugging_faces_gpt2(library):
     """The same logits for all tokens, and the model is a GPT-2: tied, with biases, with its own GELU."""
     model = library.from_gpt2(theirs().state_dict(), n_head=3)
     with torch.no_grad():
-        close(model(draw_ids())[0], theirs()(draw_ids()).logits)
+        alike(model(IDX)[0], theirs()(IDX).logits)
     assert model.config == TINY and model.lm_head.weight is model.token_embedding_table.weight
 
 
+@weights.holds
 def goes_back_to_hugging_face(library):
     """Our state loads there, strictly, and gives our logits; and theirs comes back as it was."""
     model, other = ours(), hugging_face().eval()
     other.load_state_dict(library.to_gpt2(model))
     with torch.no_grad():
-        close(other(draw_ids()).logits, model(draw_ids())[0])
+        alike(other(IDX).logits, model(IDX)[0])
     state = theirs().state_dict()
     back = library.to_gpt2(from_gpt2(state, n_head=3))
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
     assert all(tensor.is_contiguous() for tensor in back.values())
 
 
+@weights.holds
 def loads_the_published_form(library):
     """As on the hub: without `transformer.` and `lm_head`, and with the masks that old versions kept."""
     state = {name.removeprefix("transformer."): t for name, t in theirs().state_dict().items()}
     del state["lm_head.weight"]
     state |= {"h.0.attn.bias": torch.ones(1, 1, T, T), "h.1.attn.masked_bias": torch.tensor(-1e4)}
     model = library.from_gpt2(state, n_head=3)
-    assert torch.equal(model(draw_ids())[0], from_gpt2(theirs().state_dict(), n_head=3)(draw_ids())[0])
+    assert torch.equal(model(IDX)[0], from_gpt2(theirs().state_dict(), n_head=3)(IDX)[0])
 
 
+@weights.holds
 def loads_nanogpts_checkpoints(library):
     """With biases or without, compiled or not: the same logits."""
     for bias in (True, False):
         for prefix in ("", "_orig_mod."):
             model = ours(bias=bias, activation="gelu", dropout=0.1, attention_dropout=0.1)
             loaded = library.from_nanogpt(nanogpts_checkpoint(model, prefix))
-            assert torch.equal(loaded(draw_ids())[0], model(draw_ids())[0])
+            assert torch.equal(loaded(IDX)[0], model(IDX)[0])
             assert loaded.config == model.config and not loaded.training
 
 
+@weights.holds
 def refuses_what_does_not_fit(library):
     """Missing, foreign, of another shape, on its side, untied: a ValueError that names the tensor."""
     state, matrix = theirs().state_dict(), "transformer.h.1.mlp.c_fc.weight"
@@ -156,22 +153,6 @@ def refuses_what_does_not_fit(library):
     assert re.search(r"h\.1\.ln_2\.weight is missing, expected \(24,\)", refusal(library, state))
 
 
-PROPERTIES = [
-    loads_hugging_faces_gpt2,
-    goes_back_to_hugging_face,
-    loads_the_published_form,
-    loads_nanogpts_checkpoints,
-    refuses_what_does_not_fit,
-]
-
-# ---------------------------------------------------------------- what is right passes
-
-
-@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
-def test_properties(holds):
-    holds(gpt2_weights)
-
-
 @settings(deadline=None, max_examples=5)
 @given(
     n_head=st.integers(1, 3), hs=st.integers(1, 8), n_layer=st.integers(1, 3), block_size=st.integers(2, 9)
@@ -179,14 +160,14 @@ def test_properties(holds):
 def test_any_size_of_gpt2(n_head, hs, n_layer, block_size):
     sizes = NanoGPTConfig(V, block_size, n_head * hs, n_head, n_layer, activation="gelu_tanh")
     reference = randomised(hugging_face(sizes))
-    model, idx = from_gpt2(reference.state_dict(), n_head), draw_ids()[:, :block_size]
+    model, idx = from_gpt2(reference.state_dict(), n_head), IDX[:, :block_size]
     with torch.no_grad():
-        close(model(idx)[0], reference(idx).logits)
+        alike(model(idx)[0], reference(idx).logits)
 
 
 def test_continues_greedily_as_hugging_face_does():
     """With the cache, past nothing: the same tokens as `GPT2LMHeadModel.generate` without drawing."""
-    model, idx = from_gpt2(theirs().state_dict(), n_head=3), draw_ids(1)[:, :4]
+    model, idx = from_gpt2(theirs().state_dict(), n_head=3), IDX[:1, :4]
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     expected = theirs().generate(idx, attention_mask=torch.ones_like(idx), **options)
     assert torch.equal(model.generate(idx, 8, top_k=1), expected)
@@ -221,10 +202,7 @@ def test_a_published_file(tmp_path):
     model = randomised(NanoGPT(replace(TINY, n_embd=64, n_head=1)))
     state = {name.removeprefix("transformer."): t for name, t in to_gpt2(model).items()}
     safetensors.torch.save_file(state, path)
-    assert torch.equal(load_gpt2(path)(draw_ids())[0], model(draw_ids())[0])
-
-
-# ---------------------------------------------------------------- what is wrong is refused
+    assert torch.equal(load_gpt2(path)(IDX)[0], model(IDX)[0])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"\x08\0\0\0\0\0\0\0{}      "])
@@ -236,82 +214,61 @@ def test_files_that_are_no_gpt2(tmp_path, content):
         load_gpt2(path)
 
 
-@pytest.mark.parametrize("changes", [{"bias": False}, {"tied": False}, {"activation": "gelu"}])
-def test_models_that_are_no_gpt2(changes):
-    (name, value), needed = *changes.items(), r"expected GPT-2's \{'bias': True"
-    with pytest.raises(ValueError, match=rf"'{name}': {value!r}.*{needed}"):
-        to_gpt2(ours(**changes))
+GOOD = nanogpts_checkpoint(ours(activation="gelu"))
+SHALLOW = GOOD["model_args"] | {"n_layer": 1}
+UNSIZED = {name: size for name, size in SHALLOW.items() if name != "bias"}
+NO_MATRIX = "wte.weight is missing or not a matrix; expected the state dict of a GPT-2"
+test_what_is_refused = refusals(
+    ("'bias': False, 'tied': True, 'activation': 'gelu_tanh'}; expected GPT-2's", to_gpt2, ours(bias=False)),
+    ("'tied': False, 'activation': 'gelu_tanh'}; expected GPT-2's", to_gpt2, ours(tied=False)),
+    ("'activation': 'gelu'}; expected GPT-2's {'bias': True", to_gpt2, ours(activation="gelu")),
+    (NO_MATRIX, from_gpt2, {}),
+    (NO_MATRIX, from_gpt2, {"wte.weight": torch.zeros(3), "wpe.weight": torch.zeros(2, 2)}),
+    ("n_embd is 24, n_head is 5; expected n_head to divide n_embd", from_gpt2, to_gpt2(ours()), 5),
+    ("the checkpoint has no 'model_args'; expected nanoGPT's", from_nanogpt, {"model": GOOD["model"]}),
+    ("model_args has no bias; expected vocab_size", from_nanogpt, GOOD | {"model_args": UNSIZED}),
+    ("h.1.attn.c_attn.bias (72,) is unknown", from_nanogpt, GOOD | {"model_args": SHALLOW}),
+    ("c_attn.weight has shape (24, 72), expected (72, 24)", from_nanogpt, GOOD | {"model": to_gpt2(ours())}),
+)
 
-
-@pytest.mark.parametrize("state", [{}, {"wte.weight": torch.zeros(3), "wpe.weight": torch.zeros(2, 2)}])
-def test_states_that_are_no_gpt2(state):
-    with pytest.raises(
-        ValueError, match=r"wte\.weight is missing or no matrix; expected the state dict of a GPT-2"
-    ):
-        from_gpt2(state)
-
-
-def test_heads_that_do_not_divide():
-    with pytest.raises(ValueError, match="n_embd is 24, n_head is 5; expected n_head to divide n_embd"):
-        from_gpt2(theirs().state_dict(), n_head=5)
-
-
-def test_checkpoints_that_are_not_nanogpts():
-    good = nanogpts_checkpoint(ours(activation="gelu"))
-    with pytest.raises(ValueError, match="the checkpoint has no 'model_args'; expected nanoGPT's"):
-        from_nanogpt({"model": good["model"]})
-    sizes = {name: size for name, size in good["model_args"].items() if name != "bias"}
-    with pytest.raises(ValueError, match="model_args has no bias; expected vocab_size, block_size"):
-        from_nanogpt(good | {"model_args": sizes})
-    with pytest.raises(ValueError, match=r"h\.1\..* is unknown"):
-        from_nanogpt(good | {"model_args": good["model_args"] | {"n_layer": 1}})
-    with pytest.raises(ValueError, match=r"c_attn\.weight has shape \(24, 72\), expected \(72, 24\)"):
-        from_nanogpt(good | {"model": to_gpt2(ours())})
-
-
-# ---------------------------------------------------------------- planted faults are caught
-
-IN, OUT, HUB, NANO, REFUSED = PROPERTIES
 TURN = 'return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor'
-
-# the fault, its place in the source, what it becomes, and all properties that must notice
-FAULTS = [
-    ("nothing turned", TURN, "return tensor", {IN, OUT, HUB, REFUSED}),
+BARE = 'removeprefix("_orig_mod.").removeprefix("transformer.")'
+MASKS = '(".attn.bias", ".attn.masked_bias")'
+weights.faults = [
+    ("nothing turned", TURN, "return tensor", refuses_what_does_not_fit),
     ("square matrices not turned", "tensor.dim() == 2 else",
      "tensor.dim() == 2 and tensor.shape[0] != tensor.shape[1] else",
-     {IN, OUT, HUB}),
+     (loads_hugging_faces_gpt2, goes_back_to_hugging_face, loads_the_published_form)),
     ("tables turned too", 'if name.startswith("h.") and tensor.dim() == 2', "if tensor.dim() == 2",
-     {IN, OUT, HUB, REFUSED}),
-    ("nanoGPT's turned too", 'plain(checkpoint["model"]), turn=lambda name, parameter: parameter)',
-     'plain(checkpoint["model"]), turn=sideways)', {NANO}),
+     refuses_what_does_not_fit),
+    ("nanoGPT's turned too", "conv1d=False", "conv1d=True", raises(ValueError, loads_nanogpts_checkpoints)),
     ("turned, but only viewed in another shape", TURN,
-     'return tensor.reshape(tensor.T.shape) if name.startswith("h.") and tensor.dim() == 2 else tensor',
-     {IN, OUT, HUB}),
-    ("queries, keys, values in another order", "        parameter.copy_(state[name])\n",
-     '        parameter.copy_(state[name].roll(24, -1) if name.endswith("c_attn.bias") else state[name])\n',
-     {IN, HUB, NANO}),
-    ("the norms swapped", '"ln1": "ln_1"', '"ln1": "ln_2"', {IN, OUT, HUB, NANO, REFUSED}),
+     TURN.replace("tensor.T", "tensor.reshape(tensor.T.shape)"),
+     (loads_hugging_faces_gpt2, goes_back_to_hugging_face)),
+    ("queries, keys, values in another order", "parameter.copy_(state[name])",
+     'parameter.copy_(state[name].roll(24, -1) if name.endswith("c_attn.bias") else state[name])',
+     (loads_hugging_faces_gpt2, loads_nanogpts_checkpoints)),
+    ("the norms swapped", '"ln1": "ln_1"', '"ln1": "ln_2"', refuses_what_does_not_fit),
     ("the two projections swapped", '"ffwd.net.2": "mlp.c_proj"', '"ffwd.net.2": "attn.c_proj"',
-     {IN, OUT, HUB, NANO, REFUSED}),
-    ("exact GELU for GPT-2", 'n_layer, activation="gelu_tanh")', 'n_layer, activation="gelu")', {IN, HUB}),
-    ("the compiler's prefix kept", '.removeprefix("_orig_mod.")', "", {NANO}),
-    ("`transformer.` needed", 'name.removeprefix("_orig_mod.").removeprefix("transformer."): t',
-     'name.removeprefix("_orig_mod.").split("transformer.")[1]: t', {IN, HUB, NANO, REFUSED}),
-    ("masks not left out", '(".attn.bias", ".attn.masked_bias")', '(".attn.masked_bias",)', {HUB}),
-    ("biases of the attention left out", '(".attn.bias", ', '("attn.bias", ".c_attn.bias", ',
-     {IN, HUB, NANO, REFUSED}),
-    ("nanoGPT's dropout forgotten", ', attention_dropout=sizes["dropout"]', "", {NANO}),
-    ("nanoGPT's biases forgotten",
-     '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout", "bias")',
-     '("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")', {NANO}),
-    ("an untied head let through", "if not problems and not torch.equal", "if False and not torch.equal",
-     {REFUSED}),
-    ("foreign tensors let through", "for name in shapes.keys() - expected]", "for name in ()]", {REFUSED}),
-    ("missing tensors let through", "for name in expected.keys() - shapes]", "for name in ()]", {REFUSED}),
-    ("loaded in train mode", "return model.eval()", "return model", {NANO}),
+     refuses_what_does_not_fit),
+    ("exact GELU for GPT-2", 'n_layer, activation="gelu_tanh")', 'n_layer, activation="gelu")',
+     loads_hugging_faces_gpt2),
+    ("the compiler's prefix kept", '.removeprefix("_orig_mod.")', "",
+     raises(ValueError, loads_nanogpts_checkpoints)),
+    ("`transformer.` needed", f"name.{BARE}", 'name.removeprefix("_orig_mod.").split("transformer.")[1]',
+     raises(IndexError, loads_the_published_form)),
+    ("masks not left out", MASKS, '(".attn.masked_bias",)', raises(ValueError, loads_the_published_form)),
+    ("biases of the attention left out", MASKS, MASKS.replace(".attn.bias", ".c_attn.bias"),
+     refuses_what_does_not_fit),
+    ("nanoGPT's dropout forgotten", ', attention_dropout=sizes["dropout"]', "", loads_nanogpts_checkpoints),
+    ("nanoGPT's biases forgotten", '"dropout", "bias")', '"dropout")',
+     raises(ValueError, loads_nanogpts_checkpoints)),
+    ("an untied head let through", "if not problems and lm_head", "if False and lm_head",
+     refuses_what_does_not_fit),
+    ("foreign tensors let through", "for name in shapes.keys() - expected]", "for name in ()]",
+     refuses_what_does_not_fit),
+    ("missing tensors let through", "for name in expected.keys() - shapes]", "for name in ()]",
+     refuses_what_does_not_fit),
+    ("loaded in train mode", "return model.eval()", "return model", loads_nanogpts_checkpoints),
 ]  # fmt: skip
-
-
-test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
-    {gpt2_weights: (PROPERTIES, FAULTS)}
-)
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(weights)

@@ -1,28 +1,20 @@
-"""Writing with a memory, chapter 13: cached equals re-computed, whatever is read and written; faults in it.
-
-Each property is a function of an implementation: `nanogpt` with the names of `kv_cache`, or a copy of both
-with one place of their source changed. They pass them all; a planted fault fails exactly those that the table
-names.
-"""
+"""Writing with a cache, chapter 13: cached equals computed again, whatever is read and written."""
 
 import inspect
-import math
+from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
-from faults import failed, planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lecture_lib.generation import AutoregressiveModel, next_token, nucleus
-from torch import nn
-from torch.nn import functional as F
+from kit import Suite, close, draw_ids, planted, raises, refusals, seeded, suite_tests
 
 from lecture_lib import kv_cache, nanogpt
-from lecture_lib.kv_cache import KVCache, left_padded, may_look, positions
+from lecture_lib.generation import AutoregressiveModel, next_token
+from lecture_lib.kv_cache import KVCache, left_padded, mask_after, positions_after
 from lecture_lib.nanogpt import NanoGPTConfig
 
-DOUBLE = torch.float64
 V = 11  # size of the vocabulary
 
 
@@ -36,11 +28,20 @@ def assembled(cache: ModuleType = kv_cache, model: ModuleType = nanogpt) -> Modu
     return copy
 
 
-def make(library: ModuleType, block_size: int, **changes) -> nn.Module:
+def with_fault(_, module, old, new):
+    kind = "cache" if module is kv_cache else "model"
+    return assembled(**{kind: planted(module, old, new)})
+
+
+writing = Suite(assembled(), plant=with_fault, B=4, T=2, block_size=8, new=14)
+write = partial(seeded, seed=7)
+
+
+def make(library, block_size, **changes):
     """A model with opinions: another context gives another text."""
     sizes = {"vocab_size": V, "block_size": block_size, "n_embd": 6, "n_head": 2, "n_layer": 2, "tied": False}
     torch.manual_seed(1337)
-    model = library.NanoGPT(NanoGPTConfig(**{**sizes, **changes})).double()
+    model = library.NanoGPT(NanoGPTConfig(**sizes | changes)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.7)
@@ -49,24 +50,7 @@ def make(library: ModuleType, block_size: int, **changes) -> nn.Module:
     return model
 
 
-def draw_ids(B: int, T: int, seed: int = 1337) -> torch.Tensor:
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
-
-
-def draw_logits(B: int, seed: int = 1337) -> torch.Tensor:
-    return torch.randn(B, V, generator=torch.Generator().manual_seed(seed)) * 2
-
-
-def seeded(generate, *arguments, seed: int = 7, **how) -> torch.Tensor:
-    torch.manual_seed(seed)
-    return generate(*arguments, **how)
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
-
-
-def read_in(model: nn.Module, idx: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+def read_in(model, idx, cuts):
     """The logits after the last token, the text being read in pieces that begin at `cuts`."""
     caches = model.new_caches(len(idx))
     for start, end in zip(cuts, [*cuts[1:], idx.shape[1]], strict=True):
@@ -74,36 +58,37 @@ def read_in(model: nn.Module, idx: torch.Tensor, cuts: list[int]) -> torch.Tenso
     return logits
 
 
-# ---------------------------------------------------------------- the properties, for B, T, block_size, new
-
-
+@writing.holds
 def writes_chapter_06s_text(library, B, T, block_size, new):
     """Token for token under the same seed, with each dial, from short prompts and ones that don't fit."""
     model, idx = make(library, block_size), draw_ids(B, T)
-    for how in ({}, {"temperature": 0.5}, {"top_k": 3}):
-        expected = seeded(AutoregressiveModel.generate, model, idx, new, **how)
-        assert torch.equal(seeded(model.generate, idx, new, **how), expected)
+    for how in ({}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}):
+        expected = write(AutoregressiveModel.generate, model, idx, new, **how)
+        assert torch.equal(write(model.generate, idx, new, **how), expected)
 
 
-def reads_in_any_pieces(library, B, T, block_size, new):
+@writing.holds
+def reads_in_any_pieces(library, B, block_size):
     """At once, token by token, or cut anywhere: the logits are those of the whole."""
     model, idx = make(library, block_size), draw_ids(B, block_size)
     for end in range(1, block_size + 1):
         expected = model(idx[:, :end])[0][:, -1]
         for cuts in (list(range(end)), *([0, cut] for cut in range(1, end))):
-            close(read_in(model, idx[:, :end], cuts), expected)
+            close(read_in(model, idx[:, :end], cuts), expected, atol=1e-9)
 
 
-def keeps_rows_apart(library, B, T, block_size, new):
+@writing.holds
+def keeps_rows_apart(library, block_size):
     """Each row's logits are those of its text alone, at every step of a cached reading."""
     model, idx = make(library, block_size), draw_ids(3, block_size)
     for row in idx:
         alone = read_in(model, row[None], list(range(block_size)))
         together = read_in(model, torch.stack([*idx, row]), list(range(block_size)))
-        close(together[-1:], alone)
+        close(together[-1:], alone, atol=1e-9)
 
 
-def reads_each_token_once(library, B, T, block_size, new):
+@writing.holds
+def reads_each_token_once(library, B):
     """Within the context: the prompt in one reading, then token after token, and the last never."""
     model, shown = make(library, 16), []
     model.token_embedding_table.register_forward_hook(lambda _, ids, out: shown.append(ids[0].shape[1]))
@@ -111,7 +96,8 @@ def reads_each_token_once(library, B, T, block_size, new):
     assert shown == [5, *[1] * 6]
 
 
-def begins_anew_with_what_it_keeps(library, B, T, block_size, new):
+@writing.holds
+def starts_again_with_what_it_keeps(library, B, T, block_size, new):
     """Whatever `keep` is, the text is the one that is written by reading the same windows without a cache."""
     model, idx = make(library, block_size), draw_ids(B, T)
     for keep in range(1, block_size + 1):
@@ -122,108 +108,48 @@ def begins_anew_with_what_it_keeps(library, B, T, block_size, new):
                 start = end - keep
             logits = model(expected[:, start:end])[0][:, -1]
             expected = torch.cat([expected, next_token(logits)], dim=1)
-        assert torch.equal(seeded(model.generate, idx, new, keep=keep), expected)
+        assert torch.equal(write(model.generate, idx, new, keep=keep), expected)
 
 
-def pads_as_if_alone(library, B, T, block_size, new):
+@writing.holds
+def pads_as_if_alone(library, block_size):
     """Prompts of different lengths, in one batch: the same logits, and greedily the same texts, as alone."""
-    model = make(library, block_size)
-    prompts = [
-        (1 + draw_ids(1, n, seed=n)[0] % 10).tolist()
-        for n in (1, max(1, block_size - 3), max(1, block_size // 2))
-    ]
+    model, new = make(library, block_size), 2 * block_size
+    lengths = (1, max(1, block_size - 3), max(1, block_size // 2))
+    prompts = [(1 + draw_ids(n, vocab_size=10, seed=n)).tolist() for n in lengths]
     idx, pad = library.left_padded(prompts)
-    out = model.generate(idx, 2 * block_size, top_k=1, pad=pad)
+    out = model.generate(idx, new, top_k=1, pad=pad)
     for row, filling, prompt in zip(out, pad, prompts, strict=True):
-        alone = model.generate(torch.tensor([prompt]), 2 * block_size, top_k=1)
-        assert torch.equal(row[filling:], alone[0])
+        assert torch.equal(row[filling:], model.generate(torch.tensor([prompt]), new, top_k=1)[0])
     for prompt in prompts:  # drawn as well, behind 3 columns of filling that leave the window in time
-        padded, new = torch.tensor([[0] * 3 + prompt]), 2 * block_size
-        drawn = seeded(model.generate, padded, new, pad=torch.tensor([3]))
-        assert torch.equal(drawn[:, 3:], seeded(model.generate, padded[:, 3:], new))
+        padded = torch.tensor([[0] * 3 + prompt])
+        drawn = write(model.generate, padded, new, pad=torch.tensor([3]))
+        assert torch.equal(drawn[:, 3:], write(model.generate, padded[:, 3:], new))
     caches, unread = model.new_caches(3), idx
     for token in range(block_size - idx.shape[1] + 1):
         for row, prompt in zip(model.read(unread, caches, pad), prompts, strict=True):
-            close(row, model(torch.tensor([prompt]))[0][0, -1])
+            close(row, model(torch.tensor([prompt]))[0][0, -1], atol=1e-9)
             prompt.append(token % V)
         unread = torch.full((3, 1), token % V)
 
 
-def the_nucleus_is_the_fewest(library, **_):
-    """The likeliest tokens stay, as many as it takes to reach top_p, with their old logits."""
-    for temperature in (0.5, 1.0, 2.0):
-        logits = draw_logits(4)
-        for top_p in (0.05, 0.3, 0.5, 0.8, 0.95):
-            for row, kept in zip(logits, library.nucleus(logits, top_p, temperature), strict=True):
-                probs, total = F.softmax(row / temperature, dim=-1), 0.0
-                expected = torch.full((V,), -math.inf)
-                for token in probs.argsort(descending=True):
-                    if total < top_p:
-                        expected[token] = row[token]
-                    total += probs[token]
-                assert torch.equal(kept, expected)
-
-
-def draws_from_the_nucleus(library, **_):
-    """`generate` draws what `next_token` draws from the nucleus at its temperature, top_k of it at most."""
-    model, idx = make(library, 23), draw_ids(2, 3)
-    for how in ({"temperature": 1.5}, {"temperature": 0.7, "top_k": 2}):
-        expected = idx
-        torch.manual_seed(7)
-        for _ in range(20):
-            logits = nucleus(model(expected)[0][:, -1], 0.8, how["temperature"])
-            expected = torch.cat([expected, next_token(logits, **how)], dim=1)
-        assert torch.equal(seeded(model.generate, idx, 20, top_p=0.8, **how), expected)
-
-
-OF_ANY_SIZE = [
-    writes_chapter_06s_text,
-    reads_in_any_pieces,
-    keeps_rows_apart,
-    begins_anew_with_what_it_keeps,
-    pads_as_if_alone,
-]
-PROPERTIES = [*OF_ANY_SIZE, reads_each_token_once, the_nucleus_is_the_fewest, draws_from_the_nucleus]
-
-# ---------------------------------------------------------------- what is right passes
-
-
-@settings(deadline=None, max_examples=12)
-@given(B=st.integers(1, 3), T=st.integers(2, 9), block_size=st.integers(2, 6), new=st.integers(0, 9))
-def test_properties(B, T, block_size, new):
-    for holds in OF_ANY_SIZE:
-        holds(assembled(), B, T, block_size, new)
-
-
-@pytest.mark.parametrize("holds", [reads_each_token_once, the_nucleus_is_the_fewest, draws_from_the_nucleus])
-def test_reading_and_drawing(holds):
-    holds(assembled(), B=2, T=3, block_size=4, new=5)
+test_at_any_size = writing.at_any_size(B=range(1, 4), T=range(2, 10), block_size=range(2, 7), new=range(10))
 
 
 @settings(deadline=None, max_examples=12)
 @given(
-    n_head=st.integers(1, 3),
-    n_layer=st.integers(1, 3),
-    bias=st.booleans(),
-    tied=st.booleans(),
-    activation=st.sampled_from(sorted(nanogpt.ACTIVATIONS)),
-    temperature=st.floats(0.3, 2),
+    n_head=st.integers(1, 3), n_layer=st.integers(1, 3), bias=st.booleans(), tied=st.booleans(),
+    activation=st.sampled_from(sorted(nanogpt.ACTIVATIONS)), temperature=st.floats(0.3, 2),
     top_k=st.none() | st.integers(1, V),
-)
+)  # fmt: skip
 def test_cached_is_cacheless_for_any_configuration(
     n_head, n_layer, bias, tied, activation, temperature, top_k
 ):
     choices = {"bias": bias, "tied": tied, "activation": activation}
-    model = make(assembled(), 7, n_embd=4 * n_head, n_head=n_head, n_layer=n_layer, **choices)
+    model = make(nanogpt, 7, n_embd=4 * n_head, n_head=n_head, n_layer=n_layer, **choices)
     how = {"temperature": temperature, "top_k": top_k}
-    expected = seeded(AutoregressiveModel.generate, model, draw_ids(2, 4), 12, **how)
-    assert torch.equal(seeded(model.generate, draw_ids(2, 4), 12, **how), expected)
-
-
-def test_the_same_seed_the_same_text():
-    model, idx = make(nanogpt, 6), draw_ids(2, 3)
-    assert torch.equal(seeded(model.generate, idx, 20), seeded(model.generate, idx, 20))
-    assert not torch.equal(seeded(model.generate, idx, 20), seeded(model.generate, idx, 20, seed=8))
+    expected = write(AutoregressiveModel.generate, model, draw_ids(2, 4), 12, **how)
+    assert torch.equal(write(model.generate, draw_ids(2, 4), 12, **how), expected)
 
 
 @pytest.mark.parametrize("keep", [None, 1, 3, 6])
@@ -239,117 +165,30 @@ def test_no_position_beyond_block_size(keep):
     assert set(seen) == set(range(6))
 
 
-def test_sampling_builds_no_graph_and_its_text_can_be_trained_on():
-    model = make(nanogpt, 6)
-    out = model.generate(draw_ids(2, 3), 3)
-    assert not out.requires_grad and out.dtype == torch.int64
-    model(out, out)[1].backward()
-    assert model.lm_head.weight.grad.abs().sum() > 0
-
-
-def test_the_prompt_is_left_as_it_was():
-    idx = draw_ids(2, 3)
-    before = idx.clone()
-    make(nanogpt, 6).generate(idx, 5)
-    assert torch.equal(idx, before)
-
-
-def test_whole_numbers_of_32_bits():
+def test_a_text_can_be_trained_on():
+    """Writing builds no graph, and takes ids of 32 bits for those of 64."""
     model, idx = make(nanogpt, 6), draw_ids(2, 3)
-    assert torch.equal(seeded(model.generate, idx.int(), 4), seeded(model.generate, idx, 4))
+    out = write(model.generate, idx, 4)
+    assert torch.equal(write(model.generate, idx.int(), 4), out) and not out.requires_grad
+    model(out[:, :6], out[:, 1:])[1].backward()
+    assert model.lm_head.weight.grad.abs().sum() > 0
 
 
 def test_by_hand():
     """Two columns of filling before the second row; three tokens read, two new ones behind them."""
     pad = torch.tensor([0, 2])
-    assert positions(3, 2, pad).tolist() == [[3, 4], [1, 2]]
-    assert positions(0, 3, pad).tolist() == [[0, 1, 2], [0, 0, 0]]
-    assert may_look(3, 2, pad)[:, 0].int().tolist() == [
+    assert positions_after(3, 2, pad).tolist() == [[3, 4], [1, 2]]
+    assert positions_after(0, 3, pad).tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert mask_after(3, 2, pad)[:, 0].int().tolist() == [
         [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]],
     ]
-    assert may_look(0, 3, pad)[1, 0].int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert mask_after(0, 3, pad)[1, 0].int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     idx, filling = left_padded([[5, 6, 7], [8]])
     assert idx.tolist() == [[5, 6, 7], [0, 0, 8]] and filling.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])]
-)
-def test_a_nucleus_by_hand(top_p, kept):
-    logits = torch.tensor([[0.1, 0.4, 0.2, 0.3]], dtype=DOUBLE).log()
-    assert nucleus(logits, top_p).isfinite()[0].nonzero().flatten().tolist() == kept
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    logits=st.lists(st.floats(-15, 15, width=32), min_size=1, max_size=20),
-    top_p=st.floats(0.01, 1),
-    temperature=st.floats(0.1, 10),
-)
-def test_any_nucleus_holds_top_p_and_would_not_without_its_least(logits, top_p, temperature):
-    row = torch.tensor([logits], dtype=DOUBLE)
-    kept = nucleus(row, top_p, temperature).isfinite()
-    probs = F.softmax(row / temperature, dim=-1)
-    inside = probs[kept]
-    assert inside.sum() >= top_p - 1e-9
-    assert inside.sum() - inside.min() < top_p + 1e-9
-    assert not (~kept).any() or inside.min() >= probs[~kept].max()
-
-
-# ---------------------------------------------------------------- what is wrong is refused
-
-
-@pytest.mark.parametrize("top_p", [0, -0.1, 1.1, math.nan])
-def test_a_top_p_that_cannot_be(top_p):
-    with pytest.raises(ValueError, match=f"top_p is {top_p}; expected a share of the probability above 0"):
-        nucleus(draw_logits(1), top_p)
-    with pytest.raises(ValueError, match=f"top_p is {top_p}"):
-        make(nanogpt, 4).generate(draw_ids(1, 2), 1, top_p=top_p)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"temperature": 0}, "temperature is 0; expected a positive number"),
-        ({"temperature": 0.0, "top_p": 0.5}, "temperature is 0.0; expected a positive number"),
-        ({"temperature": math.nan}, "temperature is nan; expected"),
-        ({"top_k": 0}, f"top_k is 0; expected 1 to {V}"),
-        ({"top_k": V + 1}, f"top_k is {V + 1}; expected 1 to {V}"),
-        ({"keep": 0}, "keep is 0; expected 1 to block_size = 4"),
-        ({"keep": 5}, "keep is 5; expected 1 to block_size = 4"),
-        ({"pad": torch.tensor([2])}, r"pad is \[2\]; expected 1 numbers from 0 to 1"),
-        ({"pad": torch.tensor([-1])}, r"pad is \[-1\]; expected 1 numbers from 0 to 1"),
-        ({"pad": torch.tensor([0, 0])}, r"pad is \[0, 0\]; expected 1 numbers"),
-        ({"max_new_tokens": -1}, "max_new_tokens is -1; expected 0 or more"),
-    ],
-)
-def test_dials_that_cannot_be(how, message):
-    with pytest.raises(ValueError, match=message):
-        make(nanogpt, 4).generate(**{"idx": draw_ids(1, 2), "max_new_tokens": 1, **how})
-
-
-def test_prompts_that_cannot_be():
-    model = make(nanogpt, 4)
-    with pytest.raises(ValueError, match="idx has rows of 0 tokens; expected at least one"):
-        model.generate(draw_ids(2, 0), 3)
-    with pytest.raises(ValueError, match=r"idx has shape \(3,\); expected two dimensions"):
-        model.generate(torch.tensor([1, 2, 3]), 1)
-    with pytest.raises(TypeError, match=r"idx has dtype torch\.float32; expected token ids"):
-        model.generate(torch.zeros(1, 3), 1)
-    for prompts in ([], [[1], []]):
-        with pytest.raises(ValueError, match="expected at least one prompt, none of them empty"):
-            left_padded(prompts)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 3, 1, 4), (2, 3, 1, 5)])
-def test_keys_that_do_not_fit_into_the_cache(shape):
-    cache = KVCache(2, 3, 4, 4, like=torch.zeros(1))
-    with pytest.raises(ValueError, match=r"expected \(2, 3, T, 4\) with T at most 4, the room that is left"):
-        cache.extend(torch.zeros(shape), torch.zeros(shape))
-
-
-def test_a_cache_that_is_full():
+def test_a_cache_that_was_full_can_be_used_again():
     cache, four = KVCache(1, 1, 4, 2, like=torch.zeros(1)), torch.zeros(1, 1, 4, 2)
     cache.extend(four, four)
     with pytest.raises(ValueError, match="with T at most 0"):
@@ -358,81 +197,81 @@ def test_a_cache_that_is_full():
     assert cache.extend(four, four)[0].shape == (1, 1, 4, 2)
 
 
-# ---------------------------------------------------------------- planted faults are caught
-
-TEXT, PIECES, ROWS, KEEP, PADS, ONCE, NUCLEUS, DRAWN = PROPERTIES
-WRITTEN = {TEXT, KEEP, PADS, DRAWN}
-
-# the fault, its module, its place in the source, what it becomes, and all properties that must notice
-FAULTS = [
-    ("one token lost", kv_cache, "        self.length = end\n", "        self.length = end - 1\n",
-     {*WRITTEN, PIECES}),
-    ("not kept", kv_cache, "        self.length = end\n", "", {*WRITTEN, PIECES}),
-    ("the newest not returned", kv_cache, "self.values[:, :, :end]\n", "self.values[:, :, :start + 1]\n",
-     {*WRITTEN, PIECES}),
-    ("values for keys", kv_cache, "return self.keys[", "return self.values[", {*WRITTEN, PIECES}),
-    ("one cache for all rows", kv_cache, "return self.keys[:, :, :end]",
-     "return self.keys[:1, :, :end].expand(B, -1, -1, -1)", {*WRITTEN, PIECES, ROWS}),
-    ("never cleared", kv_cache, "        self.length = 0\n\n\ndef", "        pass\n\n\ndef",
-     {TEXT, KEEP, PADS}),
-    ("positions from 0", kv_cache, "torch.arange(seen, seen + T, device", "torch.arange(T, device",
-     {*WRITTEN, PIECES}),
-    ("positions off by one", kv_cache, "(columns - pad[:, None])", "(columns - pad[:, None] - 1)",
-     {*WRITTEN, PIECES}),
-    ("positions count the filling", kv_cache, "(columns - pad[:, None])", "(columns + 0 * pad[:, None])",
-     {PADS}),
-    ("mask from the first key", kv_cache, "causal_mask(seen + T)[seen:]", "causal_mask(seen + T)[:T]",
-     {PIECES, PADS}),
-    ("filling is seen", kv_cache, "past & token[:, None] | own",
-     "past & (token[:, None] | True) | own", {PADS}),
-    ("the future is seen", kv_cache, "past & token[:, None] | own", "(past | True) & token[:, None] | own",
-     {PIECES, PADS}),
-    ("filled at the right", kv_cache, "[0] * (T - len(prompt)) + prompt", "prompt + [0] * (T - len(prompt))",
-     {PADS}),
-    ("the one that reaches it left out", kv_cache, "probs.cumsum(dim=-1) - probs", "probs.cumsum(dim=-1)",
-     {NUCLEUS, DRAWN}),
-    ("one too many", kv_cache, "probs.cumsum(dim=-1) - probs",
-     "(probs.cumsum(dim=-1) - probs).roll(1, dims=-1).index_fill(-1, torch.tensor([0]), 0)",
-     {NUCLEUS, DRAWN}),
-    ("the unlikely first", kv_cache, "descending=True", "descending=False", {NUCLEUS, DRAWN}),
-    ("left out in the wrong order", kv_cache,
-     "(likelier >= top_p).scatter(-1, order, likelier >= top_p)", "likelier >= top_p", {NUCLEUS, DRAWN}),
-    ("nucleus at temperature 1", kv_cache, "logits / temperature", "logits", {NUCLEUS, DRAWN}),
-    ("temperature not handed on", nanogpt, "nucleus(logits, top_p, temperature)", "nucleus(logits, top_p)",
-     {DRAWN}),
-    ("top k not handed on", nanogpt, "next_token(logits, temperature, top_k)",
-     "next_token(logits, temperature)", {TEXT, PADS, DRAWN}),
-    ("window too large", nanogpt, "if end - start > self.block_size", "if end - start > self.block_size + 1",
-     {TEXT, KEEP, PADS}),
-    ("window too small", nanogpt, "if end - start > self.block_size", "if end - start >= self.block_size",
-     {KEEP}),
-    ("one token too few kept", nanogpt, "start = read = end - keep", "start = read = end - max(1, keep - 1)",
-     {TEXT, KEEP, PADS}),
-    ("always half the context", nanogpt, "start = read = end - keep",
-     "start = read = end - self.block_size // 2",
-     {TEXT, KEEP, PADS}),
-    ("read again at each step", nanogpt, "            read = end\n", "", {*WRITTEN, ONCE}),
-    ("last token not read", nanogpt, "            read = end\n", "            read = end + 1\n",
-     {*WRITTEN, ONCE}),
-    ("drawn from the first place", nanogpt, "self.lm_head(x[:, -1])", "self.lm_head(x[:, 0])",
-     {*WRITTEN, PIECES}),
-    ("filling stays when the window moves", nanogpt, "(pad - start).clamp(min=0)", "pad", {PADS}),
-    ("no mask for several behind a past", nanogpt, "if T > 1 or pad is not None", "if pad is not None",
-     {PIECES}),
-    ("no mask for filling", nanogpt, "if T > 1 or pad is not None", "if T > 1 and seen", {PADS}),
-    ("all layers one cache", nanogpt, "caches and caches[i].extend", "caches and caches[0].extend",
-     {*WRITTEN, PIECES, ROWS, ONCE}),
-]  # fmt: skip
+def generating(idx=None, **dials):
+    """`generate`, from a prompt of two tokens unless told otherwise, as a job."""
+    return partial(make(nanogpt, 4).generate, draw_ids(1, 2) if idx is None else idx, 1, **dials)
 
 
-@pytest.mark.parametrize(
-    ("module", "old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS]
+def extending(*shape):
+    return KVCache(2, 3, 4, 4, like=torch.zeros(1)).extend, torch.zeros(shape), torch.zeros(shape)
+
+
+ROOM = "expected (2, 3, T, 4) with T at most 4, the room that is left"
+test_what_is_refused = refusals(
+    ("keep is 0; expected 1 to block_size = 4", generating(keep=0)),
+    ("keep is 5; expected 1 to block_size = 4", generating(keep=5)),
+    ("pad is [2]; expected 1 numbers from 0 to 1", generating(pad=torch.tensor([2]))),
+    ("pad is [-1]; expected 1 numbers from 0 to 1", generating(pad=torch.tensor([-1]))),
+    ("pad is [0, 0]; expected 1 numbers", generating(pad=torch.tensor([0, 0]))),
+    ("temperature is 0; expected a positive number", generating(temperature=0)),
+    ("top_k is 12; expected 1 to 11", generating(top_k=12)),
+    ("top_p is 0; expected a share of the probability", generating(top_p=0)),
+    ("idx has rows of 0 tokens; expected at least one", generating(draw_ids(2, 0))),
+    ("idx has shape (3,); expected two dimensions", generating(torch.tensor([1, 2, 3]))),
+    (TypeError, "idx has dtype torch.float32; expected token ids", generating(torch.zeros(1, 3))),
+    ("the prompts have [] tokens; expected at least one prompt, none of them empty", left_padded, []),
+    ("the prompts have [1, 0] tokens; expected at least one prompt", left_padded, [[1], []]),
+    *((ROOM, *extending(*shape)) for shape in [(2, 3, 5, 4), (1, 3, 1, 4), (2, 3, 1, 5)]),
 )
-def test_a_planted_fault_is_caught(module, old, new, noticed_by):
-    faulty = planted(module, old, new)
-    library = assembled(cache=faulty) if module is kv_cache else assembled(model=faulty)
-    assert failed(library, PROPERTIES, B=4, T=2, block_size=8, new=14) == noticed_by
 
-
-def test_every_property_catches_a_fault():
-    assert set().union(*(noticed_by for *_, noticed_by in FAULTS)) == set(PROPERTIES)
+LENGTH = "        self.length = end\n"
+WINDOW, KEPT = "if idx.shape[1] - start > self.block_size", "start = idx.shape[1] - keep"
+UNREAD = "unread = idx[:, start + caches[0].length :]"
+DRAWN = "next_token(logits, temperature, top_k, top_p)"
+writing.faults = [
+    ("one token lost", kv_cache, LENGTH, LENGTH.replace("end", "end - 1"),
+     (reads_each_token_once, reads_in_any_pieces)),
+    ("not kept", kv_cache, LENGTH, "", (reads_each_token_once, reads_in_any_pieces)),
+    ("the newest not returned", kv_cache, "self.keys[:, :, :end], self.values[:, :, :end]",
+     "self.keys[:, :, :max(1, start)], self.values[:, :, :max(1, start)]", writes_chapter_06s_text),
+    ("values for keys", kv_cache, "return self.keys[", "return self.values[", reads_in_any_pieces),
+    ("one cache for all rows", kv_cache, "return self.keys[:, :, :end]",
+     "return self.keys[:1, :, :end].expand(B, -1, -1, -1)", keeps_rows_apart),
+    ("never cleared", kv_cache, '""\n        self.length = 0', '""',
+     raises(IndexError, writes_chapter_06s_text)),
+    ("positions from 0", kv_cache, "torch.arange(seen, seen + T, device", "torch.arange(T, device",
+     reads_in_any_pieces),
+    ("positions off by one", kv_cache, "(columns - pad[:, None])", "(columns - pad[:, None] - 1)",
+     reads_in_any_pieces),
+    ("positions count the filling", kv_cache, "(columns - pad[:, None])", "(columns + 0 * pad[:, None])",
+     pads_as_if_alone),
+    ("mask from the first key", kv_cache, "causal_mask(seen + T)[seen:]", "causal_mask(seen + T)[:T]",
+     reads_in_any_pieces),
+    ("filling is seen", kv_cache, "& token[:, None] |", "& (token[:, None] | True) |", pads_as_if_alone),
+    ("the future is seen", kv_cache, "(past &", "((past | True) &", reads_in_any_pieces),
+    ("filled at the right", kv_cache, "[0] * (T - len(prompt)) + prompt", "prompt + [0] * (T - len(prompt))",
+     pads_as_if_alone),
+    ("temperature not handed on", nanogpt, DRAWN, DRAWN.replace("temperature", "1.0"),
+     writes_chapter_06s_text),
+    ("top k not handed on", nanogpt, DRAWN, DRAWN.replace("top_k", "None"), writes_chapter_06s_text),
+    ("top p not handed on", nanogpt, DRAWN, DRAWN.replace(", top_p", ""), writes_chapter_06s_text),
+    ("window too large", nanogpt, WINDOW, f"{WINDOW} + 1", raises(IndexError, writes_chapter_06s_text)),
+    ("window too small", nanogpt, WINDOW, WINDOW.replace(">", ">="), starts_again_with_what_it_keeps),
+    ("one token too few kept", nanogpt, KEPT, KEPT.replace("keep", "max(1, keep - 1)"),
+     starts_again_with_what_it_keeps),
+    ("always half the context", nanogpt, KEPT, KEPT.replace("keep", "self.block_size // 2"),
+     starts_again_with_what_it_keeps),
+    ("read again at each step", nanogpt, UNREAD,
+     "[cache.clear() for cache in caches]; unread = idx[:, start:]",
+     reads_each_token_once),
+    ("last token not read", nanogpt, UNREAD, UNREAD.replace(":]", ": -1]"), writes_chapter_06s_text),
+    ("drawn from the first place", nanogpt, "self.lm_head(x[:, -1])", "self.lm_head(x[:, 0])",
+     reads_in_any_pieces),
+    ("filling stays when the window moves", nanogpt, "(pad - start).clamp(min=0)", "pad", pads_as_if_alone),
+    ("no mask for several behind a past", nanogpt, "if T > 1 or pad is not None", "if pad is not None",
+     reads_in_any_pieces),
+    ("no mask for filling", nanogpt, "if T > 1 or pad is not None", "if T > 1 and seen", pads_as_if_alone),
+    ("all layers one cache", nanogpt, "block(x, cache, mask)", "block(x, caches and caches[0], mask)",
+     reads_in_any_pieces),
+]  # fmt: skip
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(writing)

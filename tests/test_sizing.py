@@ -1,29 +1,32 @@
-"""Sizes by formula, chapter 13: parameters, operations and memory as the model has them; planted faults.
-
-Each property is a function of an implementation: the module `sizing`, or a copy of it with one place of its
-source changed. The module passes them all; a planted fault fails exactly those that the table names.
-"""
+"""Sizes by formula, chapter 13: parameters, operations and memory as the model has them."""
 
 from dataclasses import replace
 
-import pytest
 import torch
-from faults import fault_tests
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from kit import Suite, count, suite_tests
 from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib import sizing
 from lecture_lib.gpt import GPT, GPTConfig
-from lecture_lib.nanogpt import ACTIVATIONS, NanoGPT, NanoGPTConfig
-from lecture_lib.sizing import PUBLISHED, cache_bytes, forward_flops, parameter_counts, training_bytes
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+from lecture_lib.sizing import PUBLISHED, forward_flops, parameter_counts
 
-BASE = NanoGPTConfig(vocab_size=19, block_size=10, n_embd=12, n_head=3, n_layer=2)
 CHOICES = [{}, {"bias": False}, {"tied": False}, {"activation": "relu"}, {"bias": False, "tied": False}]
-ALL = [replace(BASE, **choice) for choice in CHOICES]
 
 
-def kept_for_backward(model: NanoGPT, idx: torch.Tensor) -> int:
+def in_all_ways(*sizes):
+    return [replace(NanoGPTConfig(*sizes), **choice) for choice in CHOICES]
+
+
+formulas = Suite(sizing, configs=in_all_ways(19, 10, 12, 3, 2))
+
+
+def on_meta(config):
+    with torch.device("meta"):
+        return NanoGPT(config)
+
+
+def kept_for_backward(model, idx):
     """Bytes of floating numbers that a forward pass keeps, each storage once, without parameters."""
     kept, alive = {}, list(model.parameters())
 
@@ -39,26 +42,20 @@ def kept_for_backward(model: NanoGPT, idx: torch.Tensor) -> int:
     return sum(size for address, size in kept.items() if address not in parameters)
 
 
-# ---------------------------------------------------------------- the properties, for configurations
-
-
+@formulas.holds
 def counts_every_parameter(library, configs):
     """In sum, and part by part."""
+    words = {"embeddings": "embedding", "attention": ".sa.", "feed-forward": ".ffwd.", "norms": ".ln"}
     for config in configs:
-        with torch.device("meta"):
-            model = NanoGPT(config)
-        names = {
-            "embeddings": "embedding", "attention": ".sa.", "feed-forward": ".ffwd.", "norms": ".ln",
-            "logits": "lm_head",
-        }  # fmt: skip
+        model = on_meta(config)
         found = {
             part: sum(p.numel() for name, p in model.named_parameters() if word in name)
-            for part, word in names.items()
+            for part, word in (words | {"logits": "lm_head"}).items()
         }
-        assert library.parameter_counts(config) == found
-        assert sum(found.values()) == sum(p.numel() for p in model.parameters())
+        assert library.parameter_counts(config) == found and sum(found.values()) == count(model)
 
 
+@formulas.holds
 def counts_torchs_operations(library, configs):
     """Exactly what torch counts while the model runs; forward and backward are three times the forward."""
     for config in configs:
@@ -69,20 +66,20 @@ def counts_torchs_operations(library, configs):
                     model(idx)
                 with FlopCounterMode(display=False) as both:
                     model(idx, idx)[1].backward()
-            flops = library.forward_flops(config, T)
-            assert forward.get_total_flops() == 2 * T * sum(flops.values())
-            assert both.get_total_flops() == 3 * forward.get_total_flops()
+            flops = 2 * T * sum(library.forward_flops(config, T).values())
+            assert [forward.get_total_flops(), both.get_total_flops()] == [flops, 3 * flops]
         assert library.forward_flops(config) == library.forward_flops(config, config.block_size)
 
 
+@formulas.holds
 def counts_the_bytes_of_training(library, configs):
     """Weights, gradients and AdamW's averages to the byte; activations but for one number of the loss."""
     for config in configs:
-        model, optimizer = NanoGPT(config), None
+        model = NanoGPT(config)
+        optimizer = torch.optim.AdamW(model.parameters())
         for B, T in ((1, config.block_size), (3, 1 + config.block_size // 2)):
             idx, needs = torch.zeros(B, T, dtype=torch.long), library.training_bytes(config, B, T)
             assert kept_for_backward(model, idx) == needs["activations"] + 4
-            optimizer = optimizer or torch.optim.AdamW(model.parameters())
             model(idx, idx)[1].backward()
             optimizer.step()
             averages = [t for state in optimizer.state.values() for t in state.values() if t.dim()]
@@ -92,49 +89,24 @@ def counts_the_bytes_of_training(library, configs):
         assert library.training_bytes(config, 2) == library.training_bytes(config, 2, config.block_size)
 
 
+@formulas.holds
 def counts_the_bytes_of_the_cache(library, configs):
     for config in configs:
         for B in (1, 3):
-            caches = NanoGPT(config).new_caches(B)
-            held = sum(cache.keys.nbytes + cache.values.nbytes for cache in caches)
+            held = sum(cache.keys.nbytes + cache.values.nbytes for cache in on_meta(config).new_caches(B))
             assert library.cache_bytes(config, B) == held
             assert library.cache_bytes(config, B, T=1, width=2) * 2 * config.block_size == held
 
 
-PROPERTIES = [
-    counts_every_parameter,
-    counts_torchs_operations,
-    counts_the_bytes_of_training,
-    counts_the_bytes_of_the_cache,
-]
-
-# ---------------------------------------------------------------- what is right passes
-
-
-@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
-def test_all_choices(holds):
-    holds(sizing, ALL)
-
-
-@settings(deadline=None, max_examples=8)
-@given(
-    n_head=st.integers(1, 3), hs=st.integers(2, 8), n_layer=st.integers(1, 3), vocab_size=st.integers(2, 40),
-    block_size=st.integers(2, 12), bias=st.booleans(), tied=st.booleans(),
-    activation=st.sampled_from(sorted(ACTIVATIONS)),
-)  # fmt: skip
-def test_any_configuration(n_head, hs, n_layer, vocab_size, block_size, bias, tied, activation):
-    sizes = (vocab_size, block_size, n_head * hs, n_head, n_layer)
-    for holds in PROPERTIES:
-        holds(sizing, [NanoGPTConfig(*sizes, bias=bias, tied=tied, activation=activation)])
+# vocab_size, block_size, n_embd, n_head, n_layer
+test_at_any_size = formulas.at_any_size(
+    configs=[in_all_ways(*sizes) for sizes in ((2, 2, 2, 1, 1), (40, 12, 21, 3, 3), (7, 5, 8, 2, 1))]
+)
 
 
 def test_published_sizes():
     totals = {name: sum(parameter_counts(config).values()) for name, config in PUBLISHED.items()}
-    assert totals == {
-        "GPT-2 124M": 124_439_808,
-        "GPT-2 1.5B": 1_557_611_200,
-        "GPT-3 175B": 174_604_259_328,
-    }
+    assert list(totals.values()) == [124_439_808, 1_557_611_200, 174_604_259_328]
     assert all(config.n_embd // config.n_head in (64, 128) for config in PUBLISHED.values())
 
 
@@ -147,55 +119,36 @@ def test_gpt3s_training_as_published():
 
 def test_the_lectures_model_has_three_vectors_a_block_less():
     """Chapter 11's heads have no biases; NanoGPT has them, as zeros."""
-    size = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)
     with torch.device("meta"):
-        lecture = sum(p.numel() for p in GPT(size).parameters())
+        lecture = count(GPT(GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)))
     same = NanoGPTConfig(65, 256, 384, 6, 6, tied=False, activation="relu")
     assert sum(parameter_counts(same).values()) - lecture == 6 * 3 * 384
 
 
-def test_by_hand():
-    """One block of 2 channels, one head, 3 tokens known, a context of 4, all choices as they are."""
-    config = NanoGPTConfig(vocab_size=3, block_size=4, n_embd=2, n_head=1, n_layer=1)
-    assert parameter_counts(config) == {
-        "embeddings": 14, "attention": 24, "feed-forward": 42, "norms": 12, "logits": 0,
-    }  # fmt: skip
-    assert forward_flops(config, T=1) == {"attention": 32, "looking": 8, "feed-forward": 64, "logits": 12}
-    assert training_bytes(config, B=1, T=1)["activations"] == 4 * (37 + 6 + 3)
-    assert cache_bytes(config) == 2 * 4 * 2 * 4
-
-
-# ---------------------------------------------------------------- planted faults are caught
-
-COUNT, FLOPS, BYTES, CACHE = PROPERTIES
-
-# the fault, its place in the source, what it becomes, and all properties that must notice
-FAULTS = [
-    ("positions not counted", "V * C + config.block_size * C", "V * C", {COUNT, BYTES}),
-    ("tied logits counted", "0 if config.tied else V * C + V", "V * C", {COUNT, BYTES}),
-    ("no bias in the lecture's logits", "0 if config.tied else V * C + V", "0 if config.tied else V * C",
-     {COUNT, BYTES}),
-    ("queries, keys and values without bias", "bias * 4 * C", "bias * C", {COUNT, BYTES}),
-    ("biases always", "int(config.bias)", "1", {COUNT, BYTES}),
-    ("last norm forgotten", "(2 * L + 1) * (1 + bias)", "2 * L * (1 + bias)", {COUNT, BYTES}),
-    ("multiplications alone", '"feed-forward": L * 2 * 8 * C**2', '"feed-forward": L * 8 * C**2', {FLOPS}),
-    ("the look at values forgotten", "L * 4 * (config", "L * 2 * (config", {FLOPS}),
-    ("half of the looking, by causality", "L * 4 * (config", "L * 2 * 1 * (config", {FLOPS}),
-    ("looking for each head", "L * 4 * (config", "L * config.n_head * 4 * (config", {FLOPS}),
-    ("logits forgotten", '"logits": 2 * V * C', '"logits": 0', {FLOPS}),
-    ("context ignored", "(config.block_size if T is None else T) * C,", "config.block_size * C,", {FLOPS}),
-    ("one average for AdamW", '"AdamW": 8', '"AdamW": 4', {BYTES}),
-    ("the input of ReLU kept", "(12 if config", "(16 if config", {BYTES}),
-    ("the input of GELU not kept", "else 16) * C", "else 12) * C", {BYTES}),
-    ("all weights kept", "config.n_head + 4", "config.n_head * T + 4", {BYTES}),
-    ("the batch forgotten", "4 * B * T * (L", "4 * T * (L", {BYTES}),
-    ("logits not kept", "2 * C + 2 + V)", "2 * C + 2)", {BYTES}),
-    ("keys alone", "return 2 * config.n_layer", "return config.n_layer", {CACHE}),
-    ("16 bits", "width: int = 4", "width: int = 2", {CACHE}),
-    ("one text", "config.n_layer * B *", "config.n_layer *", {CACHE}),
+HEAD, LOOKING = "0 if config.tied else V * C + V", "L * 4 * (config"
+formulas.faults = [
+    ("positions not counted", "V * C + config.block_size * C", "V * C", counts_every_parameter),
+    ("tied logits counted", HEAD, "V * C", counts_every_parameter),
+    ("no bias in the lecture's logits", HEAD, "0 if config.tied else V * C", counts_every_parameter),
+    ("queries, keys and values without bias", "bias * 4 * C", "bias * C", counts_every_parameter),
+    ("biases always", "int(config.bias)", "1", counts_every_parameter),
+    ("last norm forgotten", "(2 * L + 1) * (1 + bias)", "2 * L * (1 + bias)", counts_every_parameter),
+    ("multiplications alone", '"feed-forward": L * 2 * 8 * C**2', '"feed-forward": L * 8 * C**2',
+     counts_torchs_operations),
+    ("the look at values forgotten", LOOKING, "L * 2 * (config", counts_torchs_operations),
+    ("half of the looking, by causality", LOOKING, "L * 2 * 1 * (config", counts_torchs_operations),
+    ("looking for each head", LOOKING, "L * config.n_head * 4 * (config", counts_torchs_operations),
+    ("logits forgotten", '"logits": 2 * V * C', '"logits": 0', counts_torchs_operations),
+    ("context ignored", "(config.block_size if T is None else T) * C,", "config.block_size * C,",
+     counts_torchs_operations),
+    ("one average for AdamW", '"AdamW": 8', '"AdamW": 4', counts_the_bytes_of_training),
+    ("the input of ReLU kept", "(12 if config", "(16 if config", counts_the_bytes_of_training),
+    ("the input of GELU not kept", "else 16) * C", "else 12) * C", counts_the_bytes_of_training),
+    ("all weights kept", "config.n_head + 4", "config.n_head * T + 4", counts_the_bytes_of_training),
+    ("the batch forgotten", "4 * B * T * (L", "4 * T * (L", counts_the_bytes_of_training),
+    ("logits not kept", "2 * C + 2 + V)", "2 * C + 2)", counts_the_bytes_of_training),
+    ("keys alone", "return 2 * config.n_layer", "return config.n_layer", counts_the_bytes_of_the_cache),
+    ("16 bits", "width: int = 4", "width: int = 2", counts_the_bytes_of_the_cache),
+    ("one text", "config.n_layer * B *", "config.n_layer *", counts_the_bytes_of_the_cache),
 ]  # fmt: skip
-
-
-test_a_planted_fault_is_caught, test_every_property_catches_a_fault = fault_tests(
-    {sizing: (PROPERTIES, FAULTS)}, configs=ALL
-)
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(formulas)
