@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.counts import CountedPrior, context_ids
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.held_out import draw
 from lecture_lib.modern_block import ModernBlock, unit
 from lecture_lib.muon import Muon
-from lecture_lib.training import eval_mode
+from lecture_lib.tokenization import load_splits
 
 __all__ = [
     "INGREDIENTS",
@@ -30,9 +31,9 @@ __all__ = [
     "SpeedrunConfig",
     "SpeedrunGPT",
     "make_optimizers",
+    "recounted_speedrun",
     "soft_capped",
     "speedrun",
-    "strided_loss",
     "trapezoid",
 ]
 
@@ -223,15 +224,7 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
     return losses
 
 
-@torch.no_grad()
-def strided_loss(model: nn.Module, ids: torch.Tensor, stride: int) -> float:
-    """The loss over `ids`, (N,), in windows of block_size that overlap: of each only the new tokens count."""
-    size, total, done = model.block_size, 0.0, 0
-    if not 1 <= stride <= size:
-        raise ValueError(f"stride is {stride}; expected 1 to block_size = {size}")
-    with eval_mode(model):
-        for end in [*range(size, len(ids) - 1, stride), len(ids) - 1]:
-            logits, _ = model(ids[None, max(0, end - size) : end])  # (1, T) -> (1, T, vocab_size)
-            total += F.cross_entropy(logits[0, done - end :], ids[done + 1 : end + 1], reduction="sum").item()
-            done = end
-    return total / done
+@checkpoint_kind("SpeedrunGPT", SpeedrunConfig)
+def recounted_speedrun(config: SpeedrunConfig) -> SpeedrunGPT:
+    """The model to load a checkpoint's weights into: what isn't stored, the counts, it makes again."""
+    return SpeedrunGPT(config, load_splits()[1]["train"])
