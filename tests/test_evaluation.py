@@ -29,7 +29,7 @@ def scored(model: GPT, ids: torch.Tensor, *windows: tuple[int, int, int]) -> flo
 
 
 @scores.holds
-def blocks_score_each_token_once(library):
+def blocks_hold_each_target_once(library):
     for n in (2, 5, 9, 10, 150):
         blocks = list(library.consecutive_blocks(torch.arange(n), 4))
         assert all(len(xb) <= 32 and (yb - xb == 1).all() for xb, yb in blocks)
@@ -37,7 +37,7 @@ def blocks_score_each_token_once(library):
 
 
 @scores.holds
-def the_split_loss_is_the_mean_over_tokens(library):
+def split_loss_by_hand(library):
     """Two whole blocks and a short one, weighted by their tokens."""
     model, ids = make(), draw_ids(16 * 2 + 6)
     expected = scored(model, ids, (0, 1, 17), (16, 17, 33), (32, 33, 38))
@@ -45,7 +45,7 @@ def the_split_loss_is_the_mean_over_tokens(library):
 
 
 @scores.holds
-def overlapping_windows_score_with_more_context(library):
+def strided_loss_by_hand(library):
     """17 to 24 from the window that begins at 8, 25 and 26 from the last one."""
     model, ids = make(), draw_ids(16 + 8 + 2 + 1)
     expected = scored(model, ids, (0, 1, 17), (8, 17, 25), (10, 25, 27))
@@ -70,36 +70,33 @@ class Elsewhere(nn.Module):
 
 
 @scores.holds
-def blocks_go_to_the_models_device(library):
+def blocks_follow_the_model(library):
     with pytest.raises(Elsewhere.Arrived):
         library.split_loss(Elsewhere(), draw_ids(9))
 
 
 @scores.holds
-def windows_go_to_the_models_device(library):
+def windows_follow_the_model(library):
     with pytest.raises(Elsewhere.Arrived):
         library.strided_loss(Elsewhere(), draw_ids(9), 2)
 
 
 scores.faults = [
     ("short block forgotten", "if whole < len(xs)", "if False",
-     (blocks_score_each_token_once, the_split_loss_is_the_mean_over_tokens)),
-    ("an empty block", "if whole < len(xs)", "if True", blocks_score_each_token_once),
+     (blocks_hold_each_target_once, split_loss_by_hand)),
+    ("an empty block", "if whole < len(xs)", "if True", blocks_hold_each_target_once),
     ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)",
-     blocks_score_each_token_once),
+     blocks_hold_each_target_once),
     ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
-     the_split_loss_is_the_mean_over_tokens),
-    ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb",
-     the_split_loss_is_the_mean_over_tokens),
+     split_loss_by_hand),
+    ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb", split_loss_by_hand),
     ("dropout on in windows", "with eval_mode(model):\n        for end", "if True:\n        for end",
-     overlapping_windows_score_with_more_context),
-    ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]",
-     overlapping_windows_score_with_more_context),
-    ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]",
-     overlapping_windows_score_with_more_context),
-    ("blocks stay behind", "ids.to(device)", "ids", blocks_go_to_the_models_device),
+     strided_loss_by_hand),
+    ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]", strided_loss_by_hand),
+    ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", strided_loss_by_hand),
+    ("blocks stay behind", "ids.to(device)", "ids", blocks_follow_the_model),
     ("windows stay behind", "ids = ids.to(next(model.parameters()).device)", "pass",
-     windows_go_to_the_models_device),
+     windows_follow_the_model),
 ]  # fmt: skip
 
 test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(scores)

@@ -61,7 +61,7 @@ def test_any_valid_configuration_works(n_head, hs, n_layer, block_size):
 
 
 @starts.holds
-def without_dropout_it_is_the_model_of_chapter_10(library):
+def is_chapter_10_without_dropout(library):
     before = seeded(LayerNormModel, 11, block_size=6, n_embd=8, n_head=2, n_layer=3)
     idx, targets = draw_ids(2, 4, 6)
     for ours, theirs in zip(make(library)(idx, targets), before(idx, targets), strict=True):
@@ -69,7 +69,7 @@ def without_dropout_it_is_the_model_of_chapter_10(library):
 
 
 @starts.holds
-def dropout_is_off_in_eval_mode(library):
+def drops_nothing_in_eval_mode(library):
     idx = draw_ids(4, 6)
     model = make(library, dropout=0.5)
     with eval_mode(model):
@@ -78,7 +78,7 @@ def dropout_is_off_in_eval_mode(library):
 
 
 @starts.holds
-def dropout_acts_on_weights_and_on_both_parts(library):
+def drops_in_three_places(library):
     """Each block has the three dropouts, with the share asked for, and each of them zeroes something."""
     model = make(library, dropout=0.5)
     for block in model.body[:-1]:
@@ -92,14 +92,14 @@ def dropout_acts_on_weights_and_on_both_parts(library):
 
 
 @starts.holds
-def it_starts_without_opinions(library):
+def starts_without_opinions(library):
     idx, targets = draw_ids(2, 200, 6, vocab_size=65)
     model = library.initialise(make(library, vocab_size=65, n_embd=64, n_head=4))
     assert abs(model(idx, targets)[1] - math.log(65)) < 0.05
 
 
 @starts.holds
-def the_pathway_keeps_its_width(library):
+def keeps_the_pathways_width(library):
     """Over 24 blocks it grows by less than half; with writers as wide as the rest it grows eight times."""
     model = library.initialise(make(library, n_layer=24, n_embd=64, n_head=4))
     x = model.embed(draw_ids(4, 6))
@@ -107,7 +107,7 @@ def the_pathway_keeps_its_width(library):
 
 
 @starts.holds
-def every_matrix_is_drawn_and_every_bias_zero(library):
+def draws_matrices_and_zeroes_biases(library):
     model = library.initialise(make(library, n_embd=64))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -123,27 +123,25 @@ def every_matrix_is_drawn_and_every_bias_zero(library):
 starts.faults = [
     ("dropout active in eval", "nn.Sequential(part, nn.Dropout(config.dropout))",
      "nn.Sequential(part, type('On', (nn.Dropout,), {'forward': lambda s, x: nn.functional.dropout(x, s.p)})"
-     "(config.dropout))", dropout_is_off_in_eval_mode),
-    ("head forgets its dropout", "self.dropout = nn.Dropout(dropout)", "pass",
-     dropout_acts_on_weights_and_on_both_parts),
+     "(config.dropout))",
+     drops_nothing_in_eval_mode),
+    ("head forgets its dropout", "self.dropout = nn.Dropout(dropout)", "pass", drops_in_three_places),
     ("half the share", "partial(DropoutHead, dropout=config.dropout)",
-     "partial(DropoutHead, dropout=config.dropout / 2)", dropout_acts_on_weights_and_on_both_parts),
-    ("no dropout on the parts", "nn.Dropout(config.dropout))", "nn.Identity())",
-     dropout_acts_on_weights_and_on_both_parts),
-    ("a block too few", "range(config.n_layer)", "range(config.n_layer - 1)",
-     without_dropout_it_is_the_model_of_chapter_10),
+     "partial(DropoutHead, dropout=config.dropout / 2)", drops_in_three_places),
+    ("no dropout on the parts", "nn.Dropout(config.dropout))", "nn.Identity())", drops_in_three_places),
+    ("a block too few", "range(config.n_layer)", "range(config.n_layer - 1)", is_chapter_10_without_dropout),
     ("final norm missing", "(*blocks, nn.LayerNorm(config.n_embd))", "(*blocks, nn.Identity())",
-     without_dropout_it_is_the_model_of_chapter_10),
+     is_chapter_10_without_dropout),
     ("parts in the wrong order", "for part in (attend, think)", "for part in (think, attend)",
-     without_dropout_it_is_the_model_of_chapter_10),
+     is_chapter_10_without_dropout),
     ("one block many times", "blocks = (decoder_block(config) for _ in range(config.n_layer))",
-     "blocks = [decoder_block(config)] * config.n_layer", without_dropout_it_is_the_model_of_chapter_10),
+     "blocks = [decoder_block(config)] * config.n_layer", is_chapter_10_without_dropout),
     ("writers as wide as the rest", "std / math.sqrt(len(writers)) if id(parameter) in narrow else std",
-     "std", (the_pathway_keeps_its_width, every_matrix_is_drawn_and_every_bias_zero)),
+     "std", (keeps_the_pathways_width, draws_matrices_and_zeroes_biases)),
     ("the layers that read are narrow", "nn.Linear)][-1]", "nn.Linear)][0]",
-     every_matrix_is_drawn_and_every_bias_zero),
-    ("biases left", 'name.endswith("bias")', "False", every_matrix_is_drawn_and_every_bias_zero),
-    ("ten times as wide", "std: float = 0.02", "std: float = 0.2", it_starts_without_opinions),
+     draws_matrices_and_zeroes_biases),
+    ("biases left", 'name.endswith("bias")', "False", draws_matrices_and_zeroes_biases),
+    ("ten times as wide", "std: float = 0.02", "std: float = 0.2", starts_without_opinions),
 ]  # fmt: skip
 
 test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(starts)

@@ -112,7 +112,7 @@ optimizing, training = Suite(recipe), Suite(trainer)
 
 
 @optimizing.holds
-def norms_and_biases_do_not_decay(library):
+def vectors_do_not_decay(library):
     model = make_model()
     decay = {id(p): group["weight_decay"] for group in library.weight_decay_groups(model, 0.3)
              for p in group["params"]}  # fmt: skip
@@ -121,14 +121,14 @@ def norms_and_biases_do_not_decay(library):
 
 
 @optimizing.holds
-def each_parameter_is_there_once(library):
+def each_parameter_once(library):
     model = make_model(tied=True)
     grouped = [id(p) for group in library.weight_decay_groups(model, 0.3) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
 @optimizing.holds
-def frozen_parameters_are_left_out(library):
+def frozen_ones_left_out(library):
     model = make_model()
     model.token_embedding_table.weight.requires_grad_(False)
     model.lm_head.bias.requires_grad_(False)
@@ -144,45 +144,41 @@ def rates(library, warmup_iters=4, max_iters=11) -> list[float]:
 
 
 @optimizing.holds
-def warm_up_is_a_straight_line_to_the_top(library):
+def warm_up_is_a_line(library):
     assert rates(library)[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
 @optimizing.holds
-def last_step_has_the_lowest_rate(library):
+def last_rate_is_lowest(library):
     for warmup_iters in (0, 1, 4, 10):
         assert rates(library, warmup_iters)[-1] == pytest.approx(0.1)
 
 
 @optimizing.holds
-def comes_down_along_half_a_cosine(library):
+def falls_as_a_cosine(library):
     down = rates(library, warmup_iters=1, max_iters=5)  # by hand: cos of 45, 90, 135, 180 degrees
     root = math.sqrt(0.5)
     assert down == pytest.approx([1.0, 0.55 + 0.45 * root, 0.55, 0.55 - 0.45 * root, 0.1])
 
 
 optimizing.faults = [
-    ("all decay", '"weight_decay": 0.0', '"weight_decay": weight_decay', norms_and_biases_do_not_decay),
-    ("none decays", '"weight_decay": weight_decay', '"weight_decay": 0.0', norms_and_biases_do_not_decay),
-    ("vectors left out", "if p.dim() < 2", "if p.dim() < 1", each_parameter_is_there_once),
-    ("vectors in both groups", "if p.dim() >= 2", "if p.dim() >= 1", each_parameter_is_there_once),
+    ("all decay", '"weight_decay": 0.0', '"weight_decay": weight_decay', vectors_do_not_decay),
+    ("none decays", '"weight_decay": weight_decay', '"weight_decay": 0.0', vectors_do_not_decay),
+    ("vectors left out", "if p.dim() < 2", "if p.dim() < 1", each_parameter_once),
+    ("vectors in both groups", "if p.dim() >= 2", "if p.dim() >= 1", each_parameter_once),
     ("shared ones twice", "model.parameters()",
-     "(p for m in model.modules() for p in m.parameters(recurse=False))", each_parameter_is_there_once),
+     "(p for m in model.modules() for p in m.parameters(recurse=False))", each_parameter_once),
     ("biases left out", "model.parameters() if p.requires_grad",
-     "model.parameters() if p.requires_grad and p.dim() > 1", each_parameter_is_there_once),
-    ("frozen ones too", " if p.requires_grad", "", frozen_parameters_are_left_out),
-    ("warm-up from 0", "learning_rate * (step + 1)", "learning_rate * step",
-     warm_up_is_a_straight_line_to_the_top),
-    ("warm-up never at the top", "/ warmup_iters", "/ (warmup_iters + 1)",
-     warm_up_is_a_straight_line_to_the_top),
-    ("lowest rate never reached", "(step + 1 - warmup_iters)", "(step - warmup_iters)",
-     last_step_has_the_lowest_rate),
+     "model.parameters() if p.requires_grad and p.dim() > 1", each_parameter_once),
+    ("frozen ones too", " if p.requires_grad", "", frozen_ones_left_out),
+    ("warm-up from 0", "learning_rate * (step + 1)", "learning_rate * step", warm_up_is_a_line),
+    ("warm-up never at the top", "/ warmup_iters", "/ (warmup_iters + 1)", warm_up_is_a_line),
+    ("lowest rate never reached", "(step + 1 - warmup_iters)", "(step - warmup_iters)", last_rate_is_lowest),
     ("lowest rate too early", "(max_iters - warmup_iters)", "(max_iters - 1 - warmup_iters)",
-     comes_down_along_half_a_cosine),
-    ("down to 0", "min_lr + (learning_rate - min_lr)", "learning_rate", last_step_has_the_lowest_rate),
-    ("a straight line down", "(1 + math.cos(math.pi * done)) / 2", "(1 - done)",
-     comes_down_along_half_a_cosine),
-    ("no warm-up", "step < warmup_iters", "step < 0", warm_up_is_a_straight_line_to_the_top),
+     falls_as_a_cosine),
+    ("down to 0", "min_lr + (learning_rate - min_lr)", "learning_rate", last_rate_is_lowest),
+    ("a straight line down", "(1 + math.cos(math.pi * done)) / 2", "(1 - done)", falls_as_a_cosine),
+    ("no warm-up", "step < warmup_iters", "step < 0", warm_up_is_a_line),
 ]  # fmt: skip
 
 
@@ -223,7 +219,7 @@ def test_the_peak_is_measured_once_and_plausible():
 
 
 @training.holds
-def every_step_takes_the_clipped_gradient_of_the_whole_batch(library, tmp_path):
+def steps_take_the_whole_batchs_gradient(library, tmp_path):
     run, lengths, batches = make(library, tmp_path, dropout=0.0), [], set()
 
     def look(step):
@@ -242,7 +238,7 @@ def every_step_takes_the_clipped_gradient_of_the_whole_batch(library, tmp_path):
 
 
 @training.holds
-def every_step_has_its_rate_and_groups_their_decay(library, tmp_path):
+def rates_and_decay_are_set(library, tmp_path):
     run, found = make(library, tmp_path, weight_decay=0.3), []
     at_each_step(run, lambda _: found.append({group["lr"] for group in run.optimizer.param_groups}))
     run.train(SPLITS)
@@ -252,7 +248,7 @@ def every_step_has_its_rate_and_groups_their_decay(library, tmp_path):
 
 
 @training.holds
-def pieces_give_what_the_whole_batch_gives(library, tmp_path):
+def pieces_equal_the_whole(library, tmp_path):
     ends, losses = [], []
     for pieces in (1, 4):
         run = make(library, tmp_path / str(pieces), dropout=0.0, micro_batches=pieces, max_iters=6)
@@ -280,7 +276,7 @@ def resumed_like_whole(library, tmp_path):
 
 
 @training.holds
-def log_is_complete_also_after_an_interruption(library, tmp_path):
+def log_survives_an_interruption(library, tmp_path):
     """The plug is pulled five steps after the state was saved, and in the middle of a row of the log."""
     run = make(library, tmp_path)
     unplug(run, at=2 * 11)
@@ -330,7 +326,7 @@ def best_model_is_kept(library, tmp_path):
 
 
 @training.holds
-def estimates_are_of_the_same_batches_and_the_last_of_the_last_model(library, tmp_path):
+def estimates_repeat_up_to_the_last_step(library, tmp_path):
     run = make(library, tmp_path)
     history = run.train(SPLITS)
     library.reseed(1337, 0, "estimate")
@@ -362,7 +358,7 @@ class Apart(trainer.Processes):
 
 
 @training.holds
-def ranks_share_one_batch_and_one_gradient(library, tmp_path):
+def ranks_share_one_batch(library, tmp_path):
     """The gradients of two processes, averaged, are the one process's, dropout included."""
 
     def first_step(rank: int, count: int):
@@ -392,52 +388,43 @@ def planted_processes(library, rank: int, count: int):
 
 training.faults = [
     ("pieces not divided", "[1] / len(mine)", "[1]",
-     (every_step_takes_the_clipped_gradient_of_the_whole_batch, pieces_give_what_the_whole_batch_gives)),
-    ("divided by all pieces", "[1] / len(mine)", "[1] / self.config.micro_batches",
-     ranks_share_one_batch_and_one_gradient),
+     (steps_take_the_whole_batchs_gradient, pieces_equal_the_whole)),
+    ("divided by all pieces", "[1] / len(mine)", "[1] / self.config.micro_batches", ranks_share_one_batch),
     ("last piece alone", "piece.backward()", "self.model.zero_grad(); piece.backward()",
-     (every_step_takes_the_clipped_gradient_of_the_whole_batch, pieces_give_what_the_whole_batch_gives)),
+     (steps_take_the_whole_batchs_gradient, pieces_equal_the_whole)),
     ("gradients never cleared", "self.optimizer.zero_grad()", "pass",
-     (every_step_takes_the_clipped_gradient_of_the_whole_batch, resumed_like_whole)),
-    ("clipping unused", "c.grad_clip or math.inf", "math.inf",
-     every_step_takes_the_clipped_gradient_of_the_whole_batch),
+     (steps_take_the_whole_batchs_gradient, resumed_like_whole)),
+    ("clipping unused", "c.grad_clip or math.inf", "math.inf", steps_take_the_whole_batchs_gradient),
     ("clipping before all pieces are added", "piece.backward()",
      "piece.backward(); nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)",
-     every_step_takes_the_clipped_gradient_of_the_whole_batch),
+     steps_take_the_whole_batchs_gradient),
     ("the rate of the next step", "warmup_cosine(step,", "warmup_cosine(step + 1,",
-     (every_step_has_its_rate_and_groups_their_decay, log_is_complete_also_after_an_interruption)),
-    ("the rate not set", 'group["lr"] = lr', "pass", every_step_has_its_rate_and_groups_their_decay),
+     (rates_and_decay_are_set, log_survives_an_interruption)),
+    ("the rate not set", 'group["lr"] = lr', "pass", rates_and_decay_are_set),
     ("all parameters decay", "AdamW(groups,",
-     "AdamW(self.model.parameters(), weight_decay=c.weight_decay, lr=",
-     every_step_has_its_rate_and_groups_their_decay),
-    ("the same batch at each step", 'step, "batch")', '0, "batch")',
-     every_step_takes_the_clipped_gradient_of_the_whole_batch),
+     "AdamW(self.model.parameters(), weight_decay=c.weight_decay, lr=", rates_and_decay_are_set),
+    ("the same batch at each step", 'step, "batch")', '0, "batch")', steps_take_the_whole_batchs_gradient),
     ("dropout follows the past", 'reseed(self.facts["seed"], step, "dropout", piece=i)', "pass",
-     ranks_share_one_batch_and_one_gradient),
+     ranks_share_one_batch),
     ("batch follows the past", 'reseed(self.facts["seed"], step, "batch")', "pass",
-     every_step_takes_the_clipped_gradient_of_the_whole_batch),
+     steps_take_the_whole_batchs_gradient),
     ("ranks see the same pieces", "return range(self.rank * each, (self.rank + 1) * each)",
-     "return range(each)", ranks_share_one_batch_and_one_gradient),
+     "return range(each)", ranks_share_one_batch),
     ("ranks draw for themselves", 'step, "batch")', '99 * self.processes.rank, "batch")',
-     ranks_share_one_batch_and_one_gradient),
-    ("every piece is talked about", "i != mine[-1]", "False", ranks_share_one_batch_and_one_gradient),
-    ("no piece is talked about", "i != mine[-1]", "True", ranks_share_one_batch_and_one_gradient),
+     ranks_share_one_batch),
+    ("every piece is talked about", "i != mine[-1]", "False", ranks_share_one_batch),
+    ("no piece is talked about", "i != mine[-1]", "True", ranks_share_one_batch),
     ("last model kept", "super().between_steps(step)", 'self.keep("unfinished", self.model)',
      best_model_is_kept),
-    ("rows twice after an interruption", "<= last]", "<= last + 4]",
-     log_is_complete_also_after_an_interruption),
-    ("rows lost after an interruption", "<= last]", "< last - 2]",
-     log_is_complete_also_after_an_interruption),
-    ("a cut row kept", 'line.endswith("\\n") and ', "", log_is_complete_also_after_an_interruption),
-    ("log begun anew", "self.first_step if resumed else -1", "-1",
-     log_is_complete_also_after_an_interruption),
-    ("begins again with step 0", "if not resumed:", "if True:",
-     log_is_complete_also_after_an_interruption),
+    ("rows twice after an interruption", "<= last]", "<= last + 4]", log_survives_an_interruption),
+    ("rows lost after an interruption", "<= last]", "< last - 2]", log_survives_an_interruption),
+    ("a cut row kept", 'line.endswith("\\n") and ', "", log_survives_an_interruption),
+    ("log begun anew", "self.first_step if resumed else -1", "-1", log_survives_an_interruption),
+    ("begins again with step 0", "if not resumed:", "if True:", log_survives_an_interruption),
     ("no estimate at the end", " or step == c.max_iters", "",
-     (log_is_complete_also_after_an_interruption,
-      estimates_are_of_the_same_batches_and_the_last_of_the_last_model)),
+     (log_survives_an_interruption, estimates_repeat_up_to_the_last_step)),
     ("estimates follow the past", 'reseed(self.facts["seed"], 0, "estimate")', "pass",
-     estimates_are_of_the_same_batches_and_the_last_of_the_last_model),
+     estimates_repeat_up_to_the_last_step),
 ]  # fmt: skip
 
 test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(optimizing, training)
