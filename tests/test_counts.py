@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from lecture_lib import counts, held_out
 from lecture_lib.base.corpus import load_corpus, play_spans
-from lecture_lib.gpt import GPT, GPTConfig
 
 close = torch.testing.assert_close
 PARTS = torch.arange(400) // 100
@@ -147,25 +146,6 @@ def the_page_has_its_say(library):
 # ---------------------------------------------------------------- held out
 
 
-def blocks_score_each_token_once(library):
-    for n in (2, 5, 9, 10, 150):
-        found = [yb.flatten() for _, yb in library.blocks(torch.arange(n), 4)]
-        assert all(len(yb) for yb in found)
-        assert torch.cat(found).tolist() == list(range(1, n))
-        assert all((yb - xb == 1).all() and len(xb) <= 32 for xb, yb in library.blocks(torch.arange(n), 4))
-
-
-def the_split_loss_is_the_mean_over_tokens(library):
-    """Two whole blocks and a short one: weighted by their tokens, and without dropout."""
-    model, ids = GPT(GPTConfig(V, 16, 16, 2, 1, dropout=0.5)), some_text(16 * 2 + 6)
-    parts = [(ids[a:b], ids[a + 1 : b + 1]) for a, b in ((0, 16), (16, 32), (32, 37))]
-    model.eval()
-    expected = sum(model(x[None], y[None])[1].item() * len(x) for x, y in parts) / 37
-    model.train()
-    assert abs(library.split_loss(model, ids) - expected) < 1e-5
-    assert model.training
-
-
 def chunks_keep_their_parts(library):
     text = torch.arange(400)
     xb, yb, parts = library.draw(text, PARTS, 64, 16)
@@ -192,8 +172,6 @@ PROPERTIES = {
         the_page_has_its_say,
     ],
     held_out: [
-        blocks_score_each_token_once,
-        the_split_loss_is_the_mean_over_tokens,
         chunks_keep_their_parts,
     ],
 }
@@ -246,7 +224,7 @@ def test_errors_name_what_is_wrong():
 DIGITS, COUNTS, NEVER, PARTED, HAND, MIXED, SHORTER, PAGE, ROWS, WHOLE, BY_HAND, LEFT_OUT, LONGER, SAY = (
     PROPERTIES[counts]
 )
-BLOCKS, MEAN, CHUNKS = PROPERTIES[held_out]
+(CHUNKS,) = PROPERTIES[held_out]
 
 FAULTS = {
     counts: [
@@ -285,12 +263,6 @@ FAULTS = {
         ("probabilities, not their logarithms", "return probs.log()", "return probs", {BY_HAND, WHOLE}),
     ],
     held_out: [
-        ("short block forgotten", "if whole < len(xs)", "if False", {BLOCKS, MEAN}),
-        ("an empty block", "if whole < len(xs)", "if True", {BLOCKS}),
-        ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)", {BLOCKS, MEAN}),
-        ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
-         {MEAN}),
-        ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb", {MEAN}),
         ("parts of the inputs", "parts[there]", "parts[here]", {CHUNKS}),
         ("a short beginning alone", "torch.arange(len(text))", "torch.arange(block_size + 1)", {CHUNKS}),
     ],

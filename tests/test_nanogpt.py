@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import nanogpt
-from lecture_lib.checkpoint import save_checkpoint
+from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course.sampling import write_on
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
@@ -177,6 +177,8 @@ def test_a_checkpoint_of_either_kind_comes_back_and_writes(model, tmp_path):
     """By its cache, and the same that it wrote before it was saved, by chapter 06's way for a GPT."""
     letters = CharTokenizer("\nabcdefghij")
     save_checkpoint(tmp_path / "model", model, letters, {"val": 1.5})
+    loaded, _, _ = load_checkpoint(tmp_path / "model")
+    assert type(loaded) is type(model) and loaded.config == model.config
     assert write_on("abc", 20, checkpoint=tmp_path / "model") == sample_text(model, letters, 20, "abc")
 
 

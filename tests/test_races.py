@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from lecture_lib import speedrun
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.course import sampling
@@ -26,7 +27,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(races, "load_splits", lambda: (CharTokenizer("abcde"), splits))
     monkeypatch.setattr(races, "play_parts", lambda text: torch.arange(2000) // 225)
     monkeypatch.setattr(races, "dev_start", lambda text, n_train: 1500)
-    monkeypatch.setattr(sampling, "load_splits", races.load_splits)
+    monkeypatch.setattr(speedrun, "load_splits", races.load_splits)
     monkeypatch.setattr(races, "RACES", {"tiny": (TINY(), SHORT()), "other": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
     monkeypatch.setattr(races, "variants", lambda name: table)

@@ -25,17 +25,6 @@ def tiny(library, **more):
     return library.SpeedrunGPT(library.SpeedrunConfig(**{**TINY, **more}), some_text(), PARTS)
 
 
-def overlapping_windows_score_with_more_context(library):
-    """17 to 24 from the window that begins at 8, 25 and 26 from the last one."""
-    model, ids = tiny(library).eval(), some_text(16 + 8 + 2 + 1)
-    torch.nn.init.normal_(model.lm_head.weight)
-    with torch.no_grad():
-        first = F.cross_entropy(model(ids[None, :16])[0][0], ids[1:17], reduction="sum")
-        second = F.cross_entropy(model(ids[None, 8:24])[0][0, -8:], ids[17:25], reduction="sum")
-        third = F.cross_entropy(model(ids[None, 10:26])[0][0, -2:], ids[25:27], reduction="sum")
-    assert abs(library.strided_loss(model, ids, 8) - (first + second + third).item() / 26) < 1e-5
-
-
 def the_cap_bounds_and_keeps_small_logits(library):
     logits = torch.tensor([-1e4, -0.1, 0.0, 0.1, 14.0, 1e4])
     capped = library.soft_capped(logits)
@@ -180,7 +169,6 @@ def a_race_learns_what_counts_do_not_tell(library):
 
 
 PROPERTIES = [
-    overlapping_windows_score_with_more_context,
     the_cap_bounds_and_keeps_small_logits,
     a_new_model_is_its_counts,
     the_part_is_left_out_where_it_is_told,
@@ -219,18 +207,14 @@ def test_errors_name_what_is_wrong():
         speedrun.SpeedrunConfig(noise=1)
     with pytest.raises(ValueError, match="rows of 17 tokens; expected at most block_size = 16"):
         tiny(speedrun)(torch.zeros(1, 17, dtype=torch.int64))
-    with pytest.raises(ValueError, match="stride is 17; expected 1 to block_size = 16"):
-        speedrun.strided_loss(tiny(speedrun), some_text(), 17)
 
 
 # ---------------------------------------------------------------- planted faults are caught
 
-(STRIDED, CAP, STARTS, PLAY, PRIOR, HINT, TRUST, NOISE, NGRAMS, READ,
+(CAP, STARTS, PLAY, PRIOR, HINT, TRUST, NOISE, NGRAMS, READ,
  CAUSAL, RATE, ONE, LEARNS) = PROPERTIES  # fmt: skip
 
 FAULTS = [
-    ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]", {STRIDED}),
-    ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", {STRIDED}),
     ("no cap", "cap * torch.tanh(logits / cap)", "logits", {CAP}),
     ("cap of 1", "cap * torch.tanh(logits / cap)", "cap * torch.tanh(logits)", {CAP}),
     ("head not zero", "(self.lm_head.weight, self.trust.weight)", "(self.trust.weight,)",
@@ -252,7 +236,7 @@ FAULTS = [
     ("trust always by place", "self.trust(x) if self.config.has(\"trust by place\") else self.trust.bias",
      "self.trust(x)", {TRUST}),
     ("noise in evaluation", "if not (self.training and self.config.noise)", "if not self.config.noise",
-     {CAUSAL, HINT, NOISE, STRIDED}),
+     {CAUSAL, HINT, NOISE}),
     ("no noise", "read = self.noised(idx)", "read = idx", {NOISE, READ}),
     ("n-grams unheard", " + self.ngrams(read)", "", {READ}),
     ("n-grams without noise", "self.ngrams(read)", "self.ngrams(idx)", {READ}),
