@@ -54,7 +54,7 @@ def test_same_seed_same_batch_and_the_lectures_offsets():
     ("split", "batch_size", "block_size", "message"),
     [
         ("test", 1, 1, "no split 'test'; expected one of: train, val"),
-        ("val", 1, 100, "block_size is 100; expected 1 to 99 for 'val'"),
+        ("val", 1, 100, "block_size is 100; expected 1 to 99 for 100 ids"),
         ("val", 1, 0, "block_size is 0; expected 1 to 99"),
         ("val", 0, 1, "batch_size is 0; expected at least 1"),
     ],
