@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lecture_lib.base.corpus import play_spans
-from lecture_lib.batches import get_batch
+from lecture_lib.batches import draw_places
 from lecture_lib.training import eval_mode
 
-__all__ = ["blocks", "dev_start", "draw", "play_parts", "split_loss"]
+__all__ = ["blocks", "dev_start", "draw_with_parts", "play_parts", "split_loss"]
 
 
 def blocks(ids: torch.Tensor, block_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -53,10 +53,9 @@ def play_parts(text: str) -> torch.Tensor:
     return parts
 
 
-def draw(
+def draw_with_parts(
     text: torch.Tensor, parts: torch.Tensor, batch_size: int, block_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random chunks of a text and its parts, (N,) each: inputs, targets, the targets' parts, (B, T) each."""
-    places = {"text": torch.arange(len(text))}
-    here, there = get_batch(places, "text", batch_size, block_size)  # (B, T) each
-    return text[here], text[there], parts[there]
+    places = draw_places(len(text), batch_size, block_size)  # (B, T)
+    return text[places], text[places + 1], parts[places + 1]

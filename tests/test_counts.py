@@ -168,7 +168,7 @@ def the_split_loss_is_the_mean_over_tokens(library):
 
 def chunks_keep_their_parts(library):
     text = torch.arange(400)
-    xb, yb, parts = library.draw(text, PARTS, 64, 16)
+    xb, yb, parts = library.draw_with_parts(text, PARTS, 64, 16)
     assert xb.shape == yb.shape == parts.shape == (64, 16)
     assert torch.equal(yb, xb + 1) and torch.equal(parts, PARTS[yb])
     assert len(xb[:, 0].unique()) > 32 and (xb.diff() == 1).all()
@@ -291,8 +291,8 @@ FAULTS = {
         ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
          {MEAN}),
         ("dropout on", "with eval_mode(model):\n        for xb", "if True:\n        for xb", {MEAN}),
-        ("parts of the inputs", "parts[there]", "parts[here]", {CHUNKS}),
-        ("a short beginning alone", "torch.arange(len(text))", "torch.arange(block_size + 1)", {CHUNKS}),
+        ("parts of the inputs", "parts[places + 1]", "parts[places]", {CHUNKS}),
+        ("a short beginning alone", "draw_places(len(text),", "draw_places(block_size + 1,", {CHUNKS}),
     ],
 }  # fmt: skip
 

@@ -14,11 +14,11 @@ import torch
 from faults import failed, planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lecture_lib.generation import AutoregressiveModel, next_token, nucleus
 from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import kv_cache, nanogpt
+from lecture_lib.generation import AutoregressiveModel, next_token, nucleus
 from lecture_lib.kv_cache import KVCache, left_padded, may_look, positions
 from lecture_lib.nanogpt import NanoGPTConfig
 

@@ -13,13 +13,13 @@ import torch
 from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lecture_lib.generation import AutoregressiveModel
 from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import nanogpt
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course.sampling import write_on
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, build_any, from_gpt, split_heads

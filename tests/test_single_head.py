@@ -12,11 +12,11 @@ import torch
 from faults import fault_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lecture_lib.generation import next_token
 from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import single_head
+from lecture_lib.generation import next_token
 from lecture_lib.self_attention import Head
 from lecture_lib.single_head import SingleHeadModel
 
