@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.generation import AutoregressiveModel, check_prompt, next_token
 from lecture_lib.gpt import GPT, GPTConfig, initialise
 from lecture_lib.kv_cache import KVCache, may_look, positions
@@ -27,7 +28,6 @@ __all__ = [
     "NanoBody",
     "NanoGPT",
     "NanoGPTConfig",
-    "build_any",
     "carry_heads",
     "from_gpt",
     "split_heads",
@@ -164,6 +164,7 @@ class NanoBody(nn.Module):
         return self.ln(x)
 
 
+@checkpoint_kind("NanoGPT", NanoGPTConfig)
 class NanoGPT(AutoregressiveModel):
     """nanoGPT's model: GPT-2's, with the lecture's as a choice (video 1:46:22; Radford et al. 2019).
 
@@ -265,9 +266,3 @@ def from_gpt(gpt: GPT) -> NanoGPT:
     for ours, theirs in pairs:
         ours.load_state_dict(theirs.state_dict())
     return model.train(gpt.training)
-
-
-def build_any(sizes: dict) -> GPT | NanoGPT:
-    """A model of the sizes in a checkpoint's JSON, chapter 11's or this one: for `load_checkpoint`."""
-    nano = sizes.keys() > asdict(GPTConfig()).keys()  # four choices more
-    return NanoGPT(NanoGPTConfig(**sizes)) if nano else GPT(GPTConfig(**sizes))

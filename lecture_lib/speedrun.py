@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.counts import CountedPrior, context_ids
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPTConfig
@@ -20,7 +21,7 @@ from lecture_lib.held_out import draw_with_parts
 from lecture_lib.language_model import with_loss
 from lecture_lib.modern_block import ModernBlock, rms_norm
 from lecture_lib.muon import Muon
-from lecture_lib.training import eval_mode
+from lecture_lib.tokenization import load_splits
 
 __all__ = [
     "INGREDIENTS",
@@ -30,9 +31,9 @@ __all__ = [
     "SpeedrunGPT",
     "SpeedrunTraining",
     "make_optimizers",
+    "recounted_speedrun",
     "soft_capped",
     "speedrun",
-    "strided_loss",
     "trapezoid",
 ]
 
@@ -40,6 +41,21 @@ __all__ = [
 def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
     """Logits of any shape, bent so that none exceeds `cap` in size (Gemma Team 2024, section 2)."""
     return cap * torch.tanh(logits / cap)
+
+
+INGREDIENTS = {  # what the tables call it: its field of SpeedrunConfig
+    "counts of the text": "count_text",
+    "counts of the page": "count_page",
+    "leaving the part out": "leave_part_out",
+    "counts as input": "counts_as_input",
+    "trust by place": "trust_by_place",
+    "rotary positions": "rotary",
+    "QK-norm": "qk_norm",
+    "squared ReLU": "squared_relu",
+    "zero start": "zero_start",
+    "soft cap": "soft_cap",
+}
+NETWORK_CLASS = {"count_text": False, "leave_part_out": False, "counts_as_input": False}
 
 
 @dataclass(frozen=True)
@@ -66,21 +82,6 @@ class SpeedrunConfig(GPTConfig):
         super().__post_init__()
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise is {self.noise}; expected a share from 0 up to, not including, 1")
-
-
-INGREDIENTS = {  # what the tables call it: its field of SpeedrunConfig
-    "counts of the text": "count_text",
-    "counts of the page": "count_page",
-    "leaving the part out": "leave_part_out",
-    "counts as input": "counts_as_input",
-    "trust by place": "trust_by_place",
-    "rotary positions": "rotary",
-    "QK-norm": "qk_norm",
-    "squared ReLU": "squared_relu",
-    "zero start": "zero_start",
-    "soft cap": "soft_cap",
-}
-NETWORK_CLASS = {"count_text": False, "leave_part_out": False, "counts_as_input": False}
 
 
 class NgramEmbedding(nn.Module):
@@ -117,6 +118,7 @@ class SpeedrunGPT(AutoregressiveModel):
             return nn.Sequential(*(ModernBlock(config, *choices) for _ in range(config.n_layer)))
 
         V, C = config.vocab_size, config.n_embd
+        # The frame's table and head are drawn, then dropped: a seed gives the weights that the records had.
         super().__init__(V, config.block_size, C, make_body)
         self.config = config
         if config.rotary:
@@ -215,15 +217,7 @@ def speedrun(
     return losses
 
 
-@torch.no_grad()
-def strided_loss(model: nn.Module, ids: torch.Tensor, stride: int) -> float:
-    """The loss over `ids`, (N,), in windows of block_size that overlap: of each only the new tokens count."""
-    size, total, done = model.block_size, 0.0, 0
-    if not 1 <= stride <= size:
-        raise ValueError(f"stride is {stride}; expected 1 to block_size = {size}")
-    with eval_mode(model):
-        for end in [*range(size, len(ids) - 1, stride), len(ids) - 1]:
-            logits, _ = model(ids[None, max(0, end - size) : end])  # (1, T) -> (1, T, vocab_size)
-            total += F.cross_entropy(logits[0, done - end :], ids[done + 1 : end + 1], reduction="sum").item()
-            done = end
-    return total / done
+@checkpoint_kind("SpeedrunGPT", SpeedrunConfig)
+def recounted_speedrun(config: SpeedrunConfig) -> SpeedrunGPT:
+    """The model to load a checkpoint's weights into: what isn't stored, the counts, it makes again."""
+    return SpeedrunGPT(config, load_splits()[1]["train"])

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from lecture_lib import counts, held_out
 from lecture_lib.base.corpus import load_corpus, play_spans
-from lecture_lib.gpt import GPT, GPTConfig
 
 counting, holding_out = Suite(counts), Suite(held_out)
 
@@ -214,26 +213,6 @@ counting.faults = [
 
 
 @holding_out.holds
-def blocks_score_each_token_once(library):
-    for n in (2, 5, 9, 10, 150):
-        pairs = list(library.blocks(torch.arange(n), 4))
-        assert all(0 < len(xb) <= 32 and yb.numel() and (yb - xb == 1).all() for xb, yb in pairs)
-        assert [i for _, yb in pairs for i in yb.flatten().tolist()] == list(range(1, n))
-
-
-@holding_out.holds
-def the_split_loss_is_the_mean_over_tokens(library):
-    """Two whole blocks and a short one: weighted by their tokens, and without dropout."""
-    model, ids = GPT(GPTConfig(V, 16, 16, 2, 1, dropout=0.5)), some_text(16 * 2 + 6)
-    parts = [(ids[a:b], ids[a + 1 : b + 1]) for a, b in ((0, 16), (16, 32), (32, 37))]
-    model.eval()
-    expected = sum(model(x[None], y[None])[1].item() * len(x) for x, y in parts) / 37
-    model.train()
-    assert abs(library.split_loss(model, ids) - expected) < 1e-5
-    assert model.training
-
-
-@holding_out.holds
 def chunks_keep_their_parts(library):
     text, parts_of = torch.arange(400), torch.arange(400) // 100
     xb, yb, parts = library.draw_with_parts(text, parts_of, 64, 16)
@@ -265,13 +244,6 @@ def test_a_play_has_two_parts():
 
 
 holding_out.faults = [
-    ("short block forgotten", "if whole < len(xs)", "if False", blocks_score_each_token_once),
-    ("an empty block", "if whole < len(xs)", "if True", blocks_score_each_token_once),
-    ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)",
-     blocks_score_each_token_once),
-    ("mean of blocks", "* yb.numel()\n    return total / (len(ids) - 1)", "\n    return total / 3",
-     the_split_loss_is_the_mean_over_tokens),
-    ("dropout on", "with eval_mode(model):", "if True:", the_split_loss_is_the_mean_over_tokens),
     ("parts of the inputs", "parts[places + 1]", "parts[places]", chunks_keep_their_parts),
     ("a short beginning alone", "draw_places(len(text),", "draw_places(block_size + 1,",
      chunks_keep_their_parts),

@@ -1,11 +1,13 @@
-"""The speedrun's machinery: the record, ablations that go on after an interruption, the benchmark's table."""
+"""The speedrun's races, their ablations, and the benchmark."""
 
 import json
 from functools import partial
 
 import pytest
 import torch
+from kit import refusals
 
+from lecture_lib import speedrun
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.course import sampling
@@ -26,7 +28,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(races, "load_splits", lambda: (CharTokenizer("abcde"), splits))
     monkeypatch.setattr(races, "play_parts", lambda text: torch.arange(2000) // 225)
     monkeypatch.setattr(races, "dev_start", lambda text, n_train: 1500)
-    monkeypatch.setattr(sampling, "load_splits", races.load_splits)
+    monkeypatch.setattr(speedrun, "load_splits", races.load_splits)
     monkeypatch.setattr(races, "RACES", {"tiny": (TINY(), SHORT()), "other": (TINY(), SHORT())})
     table = {name: (TINY(), SHORT()) for name in ("the recipe", "another")}
     monkeypatch.setattr(races, "variants", lambda name: table)
@@ -77,11 +79,6 @@ def test_without_record_nothing_is_stored(tiny, tmp_path):
     assert not (tmp_path / "record.json").exists()
 
 
-def test_a_race_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(CourseError, match="no race slowest; expected one of: fast, "):
-        next(races.races([1], "slowest", out=tmp_path))
-
-
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
     path = tmp_path / "ablations.json"
     interrupted = races.ablate("tiny", (1, 2), path)
@@ -100,7 +97,7 @@ def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
 
 def test_what_costs_twice_as_much_gets_half_the_steps(tiny, monkeypatch):
     cost = iter([2.0, 4.0, 9.0, 1.0, 1.0, 4.0])  # the recipe and another, three times
-    monkeypatch.setattr(races, "processor_seconds_per_step", lambda *recipe: next(cost))
+    monkeypatch.setattr(races, "processor_seconds_per_step", lambda *_: next(cost))
     seconds, steps = races.equal_time("tiny", torch.arange(9), torch.arange(9))
     assert seconds == 4 * 2.0 and steps == {"the recipe": 4, "another": 2}  # by the medians, 2 and 4
 
@@ -113,9 +110,14 @@ def test_ablations_of_another_race_are_kept(tiny, tmp_path):
     assert list(stored) == ["tiny", "other"] and all(len(series["runs"]) == 2 for series in stored.values())
 
 
-def test_a_race_without_ablations_is_refused(tmp_path):
-    with pytest.raises(CourseError, match="race lowest has no ablations; expected one of: fast, network"):
-        next(races.ablate("lowest", path=tmp_path / "ablations.json"))
+test_what_is_refused = refusals(
+    (CourseError, "no race slowest; expected one of: fast, ", lambda: next(races.races([1], "slowest"))),
+    (
+        CourseError,
+        "race lowest has no ablations; expected one of: fast, network",
+        lambda: next(races.ablate("lowest")),
+    ),
+)
 
 
 @pytest.mark.parametrize("name", list(races.ABLATION_STEPS))

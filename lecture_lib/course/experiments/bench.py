@@ -19,9 +19,9 @@ from lecture_lib.base.records import stamp, write_json
 from lecture_lib.batches import get_batch
 from lecture_lib.course.plots import use_style
 from lecture_lib.course.tables import aligned
+from lecture_lib.evaluation import split_loss
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
-from lecture_lib.held_out import split_loss
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining
 from lecture_lib.throughput import peak_flops, training_flops

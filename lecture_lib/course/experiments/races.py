@@ -14,7 +14,8 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, OUT
 from lecture_lib.base.records import read_json, stamp, write_json
 from lecture_lib.checkpoint import save_checkpoint
-from lecture_lib.held_out import dev_start, play_parts, split_loss
+from lecture_lib.evaluation import split_loss, strided_loss
+from lecture_lib.held_out import dev_start, play_parts
 from lecture_lib.speedrun import (
     INGREDIENTS,
     NETWORK_CLASS,
@@ -22,7 +23,6 @@ from lecture_lib.speedrun import (
     SpeedrunGPT,
     SpeedrunTraining,
     speedrun,
-    strided_loss,
 )
 from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, estimate_loss
