@@ -38,8 +38,13 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             sizes = f"n_embd is {self.n_embd}, n_head is {self.n_head}"
             raise ValueError(f"{sizes}; expected n_head to divide n_embd")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; expected a share from 0 up to, not including, 1")
+        self.check_share("dropout")
+
+    def check_share(self, name: str) -> None:
+        """Raise ValueError unless the field called `name` is a share: from 0 up to, not including, 1."""
+        share = getattr(self, name)
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}; expected a share from 0 up to, not including, 1")
 
 
 class DropoutHead(Head):

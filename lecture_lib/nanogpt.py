@@ -56,8 +56,7 @@ class NanoGPTConfig(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= (share := self.attention_dropout) < 1:
-            raise ValueError(f"attention_dropout is {share}; expected a share from 0 up to, not including, 1")
+        self.check_share("attention_dropout")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; expected one of: {', '.join(ACTIVATIONS)}")
 

@@ -80,8 +80,7 @@ class SpeedrunConfig(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise is {self.noise}; expected a share from 0 up to, not including, 1")
+        self.check_share("noise")
 
 
 class NgramEmbedding(nn.Module):
