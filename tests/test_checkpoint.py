@@ -2,26 +2,29 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from faults import failed, planted
+from kit import Suite, draw_ids, seeded, suite_tests
 
 from lecture_lib import long_run
-from lecture_lib.base.corpus import load_corpus
 from lecture_lib.base.errors import CourseError
-from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
+from lecture_lib.base.paths import DATA
+from lecture_lib.checkpoint import CHECKPOINT_KINDS, checkpoint_kind, load_checkpoint, save_checkpoint
 from lecture_lib.course import cli
 from lecture_lib.course.sampling import SHIPPED
 from lecture_lib.gpt import GPT, GPTConfig
-from lecture_lib.tokenization import CharTokenizer, split_data
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+from lecture_lib.tokenization import CharTokenizer, load_splits
 from lecture_lib.training import TrainConfig, estimate_loss
 
 LETTERS = "\nabcdefghij"
-IDS = torch.randint(11, (400,), generator=torch.Generator().manual_seed(7))
+IDS = draw_ids(400)
 SPLITS = {"train": IDS[:30], "val": IDS[30:]}  # so little to learn from that the val loss soon rises
 CONFIG = TrainConfig(
     batch_size=4, block_size=6, max_iters=12, eval_interval=4, eval_iters=2, learning_rate=0.1
@@ -29,9 +32,8 @@ CONFIG = TrainConfig(
 
 
 def make(**changes) -> GPT:
-    torch.manual_seed(1337)
     sizes = {"vocab_size": 11, "block_size": 6, "n_embd": 8, "n_head": 2, "n_layer": 1, "dropout": 0.2}
-    return GPT(GPTConfig(**{**sizes, **changes}))
+    return seeded(GPT, GPTConfig(**{**sizes, **changes}))
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_what_was_saved_comes_back(saved):
     assert torch.equal(model(idx)[0], make().eval()(idx)[0])
     assert not model.training
     assert tokenizer.chars == list(LETTERS)
-    assert card["val"] == 1.5 and card["model"] == asdict(make().config)
+    assert card["kind"] == "GPT" and card["val"] == 1.5 and card["model"] == asdict(make().config)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
@@ -71,19 +73,52 @@ def test_truncated_weights(saved):
         load_checkpoint(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"characters": "ab", "model": {"layers": 3}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"characters": "ab", "sha256": "", "model": 3}'])
 def test_a_json_that_is_no_card(saved, text):
     saved.with_suffix(".json").write_text(text)
     with pytest.raises(CourseError, match=r"model.json is not the JSON of a checkpoint of this course"):
         load_checkpoint(saved)
 
 
+def change_card(saved: Path, **changes) -> None:
+    """Change entries of the card; those that become None are left out."""
+    card = json.loads(saved.with_suffix(".json").read_text()) | changes
+    card = {name: value for name, value in card.items() if value is not None}
+    saved.with_suffix(".json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(("kind", "config"), [(GPT, GPTConfig), (NanoGPT, NanoGPTConfig)])
+def test_a_card_from_before_kinds_is_known_by_its_sizes(saved, kind, config):
+    model = kind(config(11, 6, 8, 2, 1))
+    save_checkpoint(saved, model, CharTokenizer(LETTERS), {})
+    change_card(saved, kind=None)
+    assert type(load_checkpoint(saved)[0]) is kind
+
+
+@pytest.mark.parametrize("changes", [{"kind": "LSTM"}, {"kind": None, "model": {"layers": 3}}])
+def test_an_unknown_kind_is_named_beside_the_known_ones(saved, changes):
+    change_card(saved, **changes)
+    message = f"model.json: the kind of model is {changes['kind']}; expected one of: GPT, NanoGPT"
+    with pytest.raises(CourseError, match=message):
+        load_checkpoint(saved)
+
+
+def test_a_kind_whose_module_is_not_imported():
+    load = "from lecture_lib.checkpoint import *; from pathlib import Path; load_checkpoint(Path({!r}))"
+    command = [sys.executable, "-c", load.format(str(DATA / "checkpoint" / "speedrun"))]
+    error = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+    assert "kind of model is SpeedrunGPT; expected one of: GPT; import the module that defines it" in error
+
+
+def test_the_first_to_register_a_kind_stays():
+    other = checkpoint_kind("GPT", NanoGPTConfig)(NanoGPT)
+    assert other is NanoGPT and CHECKPOINT_KINDS["GPT"] == (GPTConfig, GPT)
+
+
 def swap_weights(saved: Path, weights: bytes) -> None:
     """Put other weights in place, and their right hash."""
     saved.with_suffix(".safetensors").write_bytes(weights)
-    card = json.loads(saved.with_suffix(".json").read_text())
-    card["sha256"] = hashlib.sha256(weights).hexdigest()
-    saved.with_suffix(".json").write_text(json.dumps(card))
+    change_card(saved, sha256=hashlib.sha256(weights).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -115,19 +150,23 @@ def test_a_failed_save_leaves_the_old_checkpoint(saved, monkeypatch):
 # ---------------------------------------------------------------- a run that is interrupted
 
 
+runs = Suite(long_run)
+
+
 class Unplugged(Exception):
     pass
 
 
 def start(folder: Path, library=long_run, cut_at: int | None = None, **changes):
     """A run of a tiny model that saves its state at each step; with `cut_at`, the plug is pulled there."""
-    settings = {"model": make(), "config": CONFIG, "facts": {"seed": 1337}, "save_seconds": 0, **changes}
+    facts = {"command": "pytest", "seed": 1337}
+    settings = {"model": make(), "config": CONFIG, "facts": facts, "save_seconds": 0, **changes}
 
     class Cut(library.LongRun):
-        def before_step(self, step, history):
+        def between_steps(self, step):
             if step == cut_at:
                 raise Unplugged
-            super().before_step(step, history)
+            super().between_steps(step)
 
     return Cut(tokenizer=CharTokenizer(LETTERS), folder=folder, **settings)
 
@@ -137,78 +176,70 @@ def interrupted(folder: Path, library=long_run, cut_at: int = 7):
         start(folder, library, cut_at).train(SPLITS)
 
 
-def resumed_like_whole(library, folder):
-    whole = start(folder / "whole", library)
+@runs.holds
+def resumed_like_whole(library, tmp_path):
+    whole = start(tmp_path / "whole", library)
     whole.train(SPLITS)
-    interrupted(folder / "cut", library)
-    resumed = start(folder / "cut", library)
+    interrupted(tmp_path / "cut", library)
+    resumed = start(tmp_path / "cut", library)
     torch.manual_seed(99)  # another process, another state of the generator
     resumed.train(SPLITS)
-    assert resumed.step == 6 and resumed.history == whole.history
+    assert resumed.first_step == 6 and resumed.history == whole.history
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
-def best_model_is_kept(library, folder):
+@runs.holds
+def best_model_is_kept(library, tmp_path):
     """The checkpoint has the weights of the lowest estimate, here not the last one."""
-    run = start(folder, library)
-    best = {}
+    run = start(tmp_path, library)
+    best, between_steps = {}, run.between_steps
 
-    def remember(step, history):
-        if history.steps[-1] == step and history.val[-1] == min(history.val):
+    def remember(step):
+        if run.history.steps[-1] == step and run.history.val[-1] == min(run.history.val):
             best.update({name: tensor.clone() for name, tensor in run.model.state_dict().items()})
-        type(run).before_step(run, step, history)
+        between_steps(step)
 
-    run.before_step = remember
+    run.between_steps = remember
     history = run.train(SPLITS)
-    model, _, card = load_checkpoint(folder / "model")
+    model, _, card = load_checkpoint(tmp_path / "model")
     assert card["val"] == min(history.val) < history.val[-1]
     assert all(torch.equal(best[name], tensor) for name, tensor in model.state_dict().items())
     assert card["history"] == vars(history) and card["sample"].startswith("\n") and len(card["sample"]) == 501
 
 
-def only_the_result_remains(library, folder):
-    interrupted(folder, library)
+@runs.holds
+def only_the_result_remains(library, tmp_path):
+    interrupted(tmp_path, library)
     names = ["state.pt", "unfinished.json", "unfinished.safetensors"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    start(folder, library).train(SPLITS)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    start(tmp_path, library).train(SPLITS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def time_adds_up(library, folder):
-    interrupted(folder, library)
-    state = torch.load(folder / "state.pt")
-    torch.save(state | {"seconds": 1000.0}, folder / "state.pt")
-    start(folder, library).train(SPLITS)
-    assert 1000 <= load_checkpoint(folder / "model")[2]["seconds"] < 1060
+@runs.holds
+def time_adds_up(library, tmp_path):
+    interrupted(tmp_path, library)
+    state = torch.load(tmp_path / "state.pt")
+    torch.save(state | {"seconds": 1000.0}, tmp_path / "state.pt")
+    start(tmp_path, library).train(SPLITS)
+    assert 1000 <= load_checkpoint(tmp_path / "model")[2]["seconds"] < 1060
 
 
-RUN_PROPERTIES = [resumed_like_whole, best_model_is_kept, only_the_result_remains, time_adds_up]
-RESUMED, BEST, REMAINS, TIME = RUN_PROPERTIES
-FAULTS = [
-    ("optimizer forgotten", 'self.optimizer.load_state_dict(state["optimizer"])', "pass", {RESUMED}),
-    ("random state forgotten", 'restore_random_states(state["random"])', "pass", {RESUMED}),
-    ("weights forgotten", 'self.model.load_state_dict(state["model"])', "pass", {RESUMED}),
-    ("one step too early", '"step": step,', '"step": step - 1,', {RESUMED}),
+runs.faults = [
+    ("optimizer forgotten", 'self.optimizer.load_state_dict(state["optimizer"])', "pass", resumed_like_whole),
+    ("random state forgotten", 'restore_random_states(state["random"])', "pass", resumed_like_whole),
+    ("weights forgotten", 'self.model.load_state_dict(state["model"])', "pass", resumed_like_whole),
+    ("one step too early", '"step": step,', '"step": step - 1,', resumed_like_whole),
     ("last model kept", "history.steps[-1] == step and history.val[-1] == min(history.val)",
-     "history.steps[-1] == step", {BEST}),
-    ("never the best", "history.val[-1] == min(history.val)", "history.val[-1] == max(history.val)", {BEST}),
-    ("state left behind", "(self.state_file, *", "(self.state_file.parent / 'x', *", {REMAINS}),
-    ("clock starts anew", 'state["seconds"], state["step"]', '0.0, state["step"]', {TIME}),
+     "history.steps[-1] == step", best_model_is_kept),
+    ("never the best", "history.val[-1] == min(history.val)", "history.val[-1] == max(history.val)",
+     best_model_is_kept),
+    ("state left behind", "(self.state_file, *", "(self.state_file.parent / 'x', *", only_the_result_remains),
+    ("clock starts anew", 'state["seconds"], state["step"]', '0.0, state["step"]', time_adds_up),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize("holds", RUN_PROPERTIES, ids=lambda holds: holds.__name__)
-def test_run_properties(holds, tmp_path):
-    holds(long_run, tmp_path)
-
-
-@pytest.mark.parametrize(("old", "new", "noticed_by"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
-def test_a_planted_fault_is_caught(old, new, noticed_by, tmp_path):
-    noticed = set()
-    for i, holds in enumerate(RUN_PROPERTIES):
-        noticed |= failed(planted(long_run, old, new), [holds], folder=tmp_path / str(i))
-    assert noticed == noticed_by
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(runs)
 
 
 def test_the_state_of_a_run_with_other_settings_is_refused_and_stays(tmp_path):
@@ -287,11 +318,10 @@ def test_sample_without_a_checkpoint(tmp_path, capsys):
 
 
 def test_the_shipped_model_is_small_and_as_good_as_its_card_says():
-    text = load_corpus()
+    corpus, splits = load_splits()
     model, tokenizer, card = load_checkpoint(SHIPPED)
     assert SHIPPED.with_suffix(".safetensors").stat().st_size < 5e6
-    assert tokenizer.chars == CharTokenizer(text).chars
-    splits = split_data(torch.tensor(tokenizer.encode(text)))
+    assert tokenizer.chars == corpus.chars
     torch.manual_seed(1337)
     config = TrainConfig(**{**card["training"], "eval_iters": 40})
     assert abs(estimate_loss(model, {"val": splits["val"]}, config)["val"] - card["val"]) < 0.03

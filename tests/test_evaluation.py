@@ -1,63 +1,89 @@
-"""Scores without noise, chapter 13b."""
+"""Scores of a whole split, chapter 13b: each token once, in blocks or in windows that overlap."""
 
+import pytest
 import torch
-from kit import Suite, refusals, suite_tests
-from texts import V, some_text
+from kit import Suite, draw_ids, refusals, seeded, suite_tests
 from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import evaluation
 from lecture_lib.gpt import GPT, GPTConfig
 
-scoring = Suite(evaluation)
+scores = Suite(evaluation)
 
 
-def small_model(dropout=0.0):
-    return GPT(GPTConfig(V, block_size=16, n_embd=16, n_head=2, n_layer=1, dropout=dropout))
+def make() -> GPT:
+    """A model with a context of 16 whose dropout would spoil any score."""
+    return seeded(GPT, GPTConfig(11, 16, 16, 2, 1, dropout=0.5))
 
 
-@scoring.holds
+def scored(model: GPT, ids: torch.Tensor, *windows: tuple[int, int, int]) -> float:
+    """The mean loss of targets `first` to `end` in the window of inputs that begins at `start`."""
+    total = 0.0
+    with torch.no_grad():
+        for start, first, end in windows:
+            logits = model.eval()(ids[None, start : end - 1])[0][0]
+            total += F.cross_entropy(logits[first - end :], ids[first:end], reduction="sum").item()
+    model.train()
+    return total / (len(ids) - 1)
+
+
+@scores.holds
 def blocks_score_each_token_once(library):
     for n in (2, 5, 9, 10, 150):
-        pairs = list(library.consecutive_blocks(torch.arange(n), 4))
-        assert all(0 < len(xb) <= 32 and yb.numel() and (yb - xb == 1).all() for xb, yb in pairs)
-        assert [i for _, yb in pairs for i in yb.flatten().tolist()] == list(range(1, n))
+        blocks = list(library.consecutive_blocks(torch.arange(n), 4))
+        assert all(len(xb) <= 32 and (yb - xb == 1).all() for xb, yb in blocks)
+        assert [i for _, yb in blocks for i in yb.flatten().tolist()] == list(range(1, n))
 
 
-@scoring.holds
+@scores.holds
 def the_split_loss_is_the_mean_over_tokens(library):
-    """Two whole blocks and a short one: weighted by their tokens, and without dropout."""
-    model, ids = small_model(dropout=0.5).eval(), some_text(16 * 2 + 6)
-    parts = [(ids[a:b], ids[a + 1 : b + 1]) for a, b in ((0, 16), (16, 32), (32, 37))]
-    expected = sum(model(x[None], y[None])[1].item() * len(x) for x, y in parts) / 37
-    assert abs(library.split_loss(model.train(), ids) - expected) < 1e-5
-    assert model.training
+    """Two whole blocks and a short one, weighted by their tokens."""
+    model, ids = make(), draw_ids(16 * 2 + 6)
+    expected = scored(model, ids, (0, 1, 17), (16, 17, 33), (32, 33, 38))
+    assert abs(library.split_loss(model, ids) - expected) < 1e-5 and model.training
 
 
-@scoring.holds
+@scores.holds
 def overlapping_windows_score_with_more_context(library):
-    """17 to 24 from the window that begins at 8, 25 and 26 from the last one; without dropout."""
-    model, ids = small_model(dropout=0.5).eval(), some_text(16 + 8 + 2 + 1)
-    nn.init.normal_(model.lm_head.weight)
-    with torch.no_grad():
-        total = sum(
-            F.cross_entropy(model(ids[None, a:b])[0][0, -new:], ids[b - new + 1 : b + 1], reduction="sum")
-            for a, b, new in ((0, 16, 16), (8, 24, 8), (10, 26, 2))
-        )
-    assert abs(library.strided_loss(model.train(), ids, 8) - total.item() / 26) < 1e-5
-    assert model.training
+    """17 to 24 from the window that begins at 8, 25 and 26 from the last one."""
+    model, ids = make(), draw_ids(16 + 8 + 2 + 1)
+    expected = scored(model, ids, (0, 1, 17), (8, 17, 25), (10, 25, 27))
+    assert abs(library.strided_loss(model, ids, 8) - expected) < 1e-5 and model.training
 
 
-test_what_is_refused = refusals(
-    *(
-        (f"stride is {stride}; expected 1 to block_size = 16", evaluation.strided_loss, small_model(),
-         some_text(), stride)
-        for stride in (0, 17)
-    )
-)  # fmt: skip
+class Elsewhere(nn.Module):
+    """A model on another device, which ends the scoring once ids have arrived there."""
 
-scoring.faults = [
-    ("short block forgotten", "if whole < len(xs)", "if False", blocks_score_each_token_once),
+    block_size = 4
+
+    class Arrived(Exception):
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, idx, targets=None):
+        assert {ids.device.type for ids in (idx, targets) if ids is not None} == {"meta"}
+        raise Elsewhere.Arrived
+
+
+@scores.holds
+def blocks_go_to_the_models_device(library):
+    with pytest.raises(Elsewhere.Arrived):
+        library.split_loss(Elsewhere(), draw_ids(9))
+
+
+@scores.holds
+def windows_go_to_the_models_device(library):
+    with pytest.raises(Elsewhere.Arrived):
+        library.strided_loss(Elsewhere(), draw_ids(9), 2)
+
+
+scores.faults = [
+    ("short block forgotten", "if whole < len(xs)", "if False",
+     (blocks_score_each_token_once, the_split_loss_is_the_mean_over_tokens)),
     ("an empty block", "if whole < len(xs)", "if True", blocks_score_each_token_once),
     ("targets not shifted", "ids[:-1].split(block_size)", "ids[1:].split(block_size)",
      blocks_score_each_token_once),
@@ -71,6 +97,14 @@ scoring.faults = [
      overlapping_windows_score_with_more_context),
     ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]",
      overlapping_windows_score_with_more_context),
+    ("blocks stay behind", "ids.to(device)", "ids", blocks_go_to_the_models_device),
+    ("windows stay behind", "ids = ids.to(next(model.parameters()).device)", "pass",
+     windows_go_to_the_models_device),
 ]  # fmt: skip
 
-test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(scoring)
+test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(scores)
+
+test_what_is_refused = refusals(
+    ("stride is 17; expected 1 to block_size = 16", evaluation.strided_loss, make(), draw_ids(40), 17),
+    ("stride is 0; expected 1 to block_size = 16", evaluation.strided_loss, make(), draw_ids(40), 0),
+)

@@ -22,7 +22,7 @@ from lecture_lib.course.sampling import write_on
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.multi_head import MultiHeadAttention
-from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, build_any, from_gpt, split_heads
+from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt, split_heads
 from lecture_lib.residual import ProjectedAttention
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import sample_text
@@ -258,7 +258,7 @@ def test_it_is_in_the_courses_frame():
 def test_a_checkpoint_of_either_kind_comes_back_and_writes(model, tmp_path):
     letters = CharTokenizer("\nabcdefghij")
     save_checkpoint(tmp_path / "model", model, letters, {"val": 1.5})
-    loaded, _, _ = load_checkpoint(tmp_path / "model", build_any)
+    loaded, _, _ = load_checkpoint(tmp_path / "model")
     assert type(loaded) is type(model) and loaded.config == model.config
     assert torch.equal(loaded(draw_ids(2, 8))[0], model.eval()(draw_ids(2, 8))[0])
     written = write_on("abc", 20, checkpoint=tmp_path / "model")

@@ -3,17 +3,27 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import close, refusals, seeded
 from torch import nn
 
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.tokenization import CharTokenizer
-from lecture_lib.training import History, TrainConfig, estimate_loss, sample_text, train
+from lecture_lib.training import (
+    History,
+    TrainConfig,
+    adamw,
+    estimate_loss,
+    sample_text,
+    train,
+    training_steps,
+)
 
 ALTERNATING = {"train": torch.tensor([0, 1] * 200), "val": torch.tensor([0, 1] * 50)}
 QUICK = TrainConfig(
@@ -45,23 +55,16 @@ def test_every_offset_can_be_drawn_and_none_beyond():
 
 def test_same_seed_same_batch_and_the_lectures_offsets():
     ids = torch.arange(1_003_854)
-    torch.manual_seed(1337)
-    xb, _ = get_batch({"train": ids}, "train", 4, 8)
+    xb, _ = seeded(get_batch, {"train": ids}, "train", 4, 8)
     assert xb[:, 0].tolist() == [76049, 234249, 934904, 560986]
 
 
-@pytest.mark.parametrize(
-    ("split", "batch_size", "block_size", "message"),
-    [
-        ("test", 1, 1, "no split 'test'; expected one of: train, val"),
-        ("val", 1, 100, "block_size is 100; expected 1 to 99 for 100 ids"),
-        ("val", 1, 0, "block_size is 0; expected 1 to 99"),
-        ("val", 0, 1, "batch_size is 0; expected at least 1"),
-    ],
+test_batches_that_cannot_be = refusals(
+    ("no split 'test'; expected one of: train, val", get_batch, ALTERNATING, "test", 1, 1),
+    ("block_size is 100; expected 1 to 99 for 100 ids", get_batch, ALTERNATING, "val", 1, 100),
+    ("block_size is 0; expected 1 to 99", get_batch, ALTERNATING, "val", 1, 0),
+    ("batch_size is 0; expected at least 1", get_batch, ALTERNATING, "val", 0, 1),
 )
-def test_batches_that_cannot_be(split, batch_size, block_size, message):
-    with pytest.raises(ValueError, match=message):
-        get_batch(ALTERNATING, split, batch_size, block_size)
 
 
 # ---------------------------------------------------------------- the model
@@ -79,7 +82,7 @@ def test_loss_is_the_mean_surprise_of_the_targets():
     idx, targets = torch.tensor([[0, 1], [2, 3]]), torch.tensor([[1, 2], [3, 4]])
     log_probs = model.token_embedding_table.weight.log_softmax(dim=1)
     _, loss = model(idx, targets)
-    torch.testing.assert_close(loss, -log_probs[idx, targets].mean(), rtol=0, atol=1e-6)
+    close(loss, -log_probs[idx, targets].mean(), atol=1e-6)
     assert model(idx)[1] is None
 
 
@@ -95,18 +98,31 @@ def test_generate_keeps_the_prompt_and_follows_the_table():
 # ---------------------------------------------------------------- training
 
 
-def test_training_learns_what_can_be_learned():
+def test_training_learns_what_can_be_learned_and_prints_both_losses(capsys):
     torch.manual_seed(0)
     history = train(BigramLanguageModel(2), ALTERNATING, QUICK)
     assert history.steps == [0, 20, 40, 59]
     assert history.val[-1] < 0.05 < history.val[0]
-
-
-def test_training_prints_both_losses(capsys):
-    torch.manual_seed(0)
-    history = train(BigramLanguageModel(2), ALTERNATING, QUICK)
     line = f"step     0: train loss {history.train[0]:.4f}, val loss {history.val[0]:.4f}"
     assert line in capsys.readouterr().out
+
+
+def test_a_step_is_taken_once_the_next_one_is_asked_for():
+    """What is yielded is its number, after its estimate and before the model changes."""
+    model, history = BigramLanguageModel(2), History()
+    table, before = model.token_embedding_table.weight, None
+    for step in training_steps(model, ALTERNATING, QUICK, adamw(model, QUICK), history, first_step=37):
+        assert history.steps == [due for due in (40, 59) if due <= step]
+        assert before is None or not torch.equal(table, before)
+        before = table.detach().clone()
+    assert step == 59 and not torch.equal(table, before)
+
+
+def test_another_optimizer_can_be_given():
+    model = BigramLanguageModel(2)
+    before = model.token_embedding_table.weight.detach().clone()
+    train(model, ALTERNATING, QUICK, torch.optim.SGD(model.parameters(), lr=0.0))
+    assert torch.equal(model.token_embedding_table.weight, before)
 
 
 def test_every_parameter_is_trained():
@@ -160,11 +176,25 @@ def test_same_seed_same_text():
     assert len(texts[0]) == 41 and texts[0].startswith("a")
 
 
-@pytest.mark.parametrize("field", vars(TrainConfig()))
-def test_settings_must_be_positive(field):
-    for value in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match=f"{field} is {value}; expected a positive number"):
-            TrainConfig(**{field: value})
+test_settings_must_be_positive = refusals(
+    *(
+        (f"{name} is {value}; expected a positive number", partial(TrainConfig, **{name: value}))
+        for name in vars(TrainConfig())
+        for value in (0, -1, math.nan)
+    )
+)
+
+
+def test_what_is_chosen_for_sampling_reaches_the_model():
+    asked = {}
+
+    class Listening(Moody):
+        def generate(self, idx, max_new_tokens, **choices):
+            asked.update(choices)
+            return idx
+
+    sample_text(Listening(), CharTokenizer("ab"), 0, "a", temperature=0.5, top_k=3, top_p=0.9)
+    assert asked == {"temperature": 0.5, "top_k": 3, "top_p": 0.9}
 
 
 def test_history_keeps_what_was_added():
