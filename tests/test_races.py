@@ -1,10 +1,11 @@
-"""The speedrun's machinery: the record, ablations that go on after an interruption, the benchmark's table."""
+"""The speedrun's races, their ablations, and the benchmark."""
 
 import json
 from functools import partial
 
 import pytest
 import torch
+from kit import refusals
 
 from lecture_lib import speedrun
 from lecture_lib.base.errors import CourseError
@@ -12,11 +13,11 @@ from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.course import sampling
 from lecture_lib.course.experiments import bench, races
 from lecture_lib.gpt import GPTConfig
-from lecture_lib.speedrun import Race, SpeedrunConfig
+from lecture_lib.speedrun import SpeedrunConfig, SpeedrunTraining
 from lecture_lib.tokenization import CharTokenizer
 
 TINY = partial(SpeedrunConfig, vocab_size=5, block_size=16, n_embd=16, n_head=2, n_layer=1, order=2)
-SHORT = partial(Race, max_iters=4, batch_size=2)
+SHORT = partial(SpeedrunTraining, max_iters=4, batch_size=2)
 
 
 @pytest.fixture
@@ -36,15 +37,14 @@ def tiny(monkeypatch):
 
 def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
     first, again, other = (
-        races.run_race(seed, SHORT(), TINY(), tmp_path / name)
-        for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+        races.run_race(seed, "tiny", tmp_path / name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     )
     assert first["val"] == again["val"] != other["val"]
     assert first["seconds"] > 0
 
 
 def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
-    races.run_race(7, SHORT(), TINY(), tmp_path / "model-7")
+    races.run_race(7, "tiny", tmp_path / "model-7")
     assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
     text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
     assert text.startswith("abc") and len(text) == 23
@@ -79,11 +79,6 @@ def test_without_record_nothing_is_stored(tiny, tmp_path):
     assert not (tmp_path / "record.json").exists()
 
 
-def test_a_race_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(CourseError, match="no race slowest; expected one of: fast, "):
-        next(races.races([1], "slowest", out=tmp_path))
-
-
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
     path = tmp_path / "ablations.json"
     interrupted = races.ablate("tiny", (1, 2), path)
@@ -102,7 +97,7 @@ def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):
 
 def test_what_costs_twice_as_much_gets_half_the_steps(tiny, monkeypatch):
     cost = iter([2.0, 4.0, 9.0, 1.0, 1.0, 4.0])  # the recipe and another, three times
-    monkeypatch.setattr(races, "seconds_per_step", lambda *recipe: next(cost))
+    monkeypatch.setattr(races, "processor_seconds_per_step", lambda *_: next(cost))
     seconds, steps = races.equal_time("tiny", torch.arange(9), torch.arange(9))
     assert seconds == 4 * 2.0 and steps == {"the recipe": 4, "another": 2}  # by the medians, 2 and 4
 
@@ -115,9 +110,14 @@ def test_ablations_of_another_race_are_kept(tiny, tmp_path):
     assert list(stored) == ["tiny", "other"] and all(len(series["runs"]) == 2 for series in stored.values())
 
 
-def test_a_race_without_ablations_is_refused(tmp_path):
-    with pytest.raises(CourseError, match="race lowest has no ablations; expected one of: fast, network"):
-        next(races.ablate("lowest", path=tmp_path / "ablations.json"))
+test_what_is_refused = refusals(
+    (CourseError, "no race slowest; expected one of: fast, ", lambda: next(races.races([1], "slowest"))),
+    (
+        CourseError,
+        "race lowest has no ablations; expected one of: fast, network",
+        lambda: next(races.ablate("lowest")),
+    ),
+)
 
 
 @pytest.mark.parametrize("name", list(races.ABLATION_STEPS))

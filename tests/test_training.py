@@ -61,7 +61,7 @@ def test_same_seed_same_batch_and_the_lectures_offsets():
 
 test_batches_that_cannot_be = refusals(
     ("no split 'test'; expected one of: train, val", get_batch, ALTERNATING, "test", 1, 1),
-    ("block_size is 100; expected 1 to 99 for 'val'", get_batch, ALTERNATING, "val", 1, 100),
+    ("block_size is 100; expected 1 to 99 for 100 ids", get_batch, ALTERNATING, "val", 1, 100),
     ("block_size is 0; expected 1 to 99", get_batch, ALTERNATING, "val", 1, 0),
     ("batch_size is 0; expected at least 1", get_batch, ALTERNATING, "val", 0, 1),
 )

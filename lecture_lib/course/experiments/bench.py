@@ -17,12 +17,13 @@ from lecture_lib.base.files import replacing, write_text
 from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.base.records import stamp, write_json
 from lecture_lib.batches import get_batch
+from lecture_lib.course.plots import use_style
 from lecture_lib.course.tables import aligned
 from lecture_lib.evaluation import split_loss
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
-from lecture_lib.speedrun import Race, SpeedrunConfig, SpeedrunGPT
+from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining
 from lecture_lib.throughput import peak_flops, training_flops
 from lecture_lib.tokenization import load_splits
 
@@ -61,7 +62,7 @@ def training_step(make: Callable, config: GPTConfig, batch_size: int) -> Callabl
     xb, yb = get_batch({"train": TEXT}, "train", batch_size, config.block_size)
 
     def step() -> None:
-        model.zero_grad(set_to_none=True)
+        model.zero_grad()
         model(xb, yb)[1].backward()
 
     return step
@@ -124,7 +125,9 @@ def short_races() -> dict[str, dict[str, float]]:
     """For each loss: seconds of a race from random weights, and the validation loss that it ends at."""
     val, found = load_splits()[1]["val"], {}
     for target, steps in SHORT_RACES.items():
-        model, seconds = timed_race(1337, Race(max_iters=steps), SpeedrunConfig(), *counted_text())
+        model, seconds = timed_race(
+            1337, (SpeedrunConfig(), SpeedrunTraining(max_iters=steps)), *counted_text()
+        )
         found[target] = {"seconds": seconds, "val": split_loss(model, val)}
     return found
 
@@ -146,15 +149,15 @@ def benchmark(rounds: int = 5) -> dict:
     }
 
 
-def draw(curves: dict[str, dict], path: Path) -> None:
+def draw_growth(curves: dict[str, dict], path: Path) -> None:
     """Tokens per second over T, width and batch size, a line for each model."""
-    fig, all_axes = plt.subplots(1, len(curves), figsize=(11, 3.2), sharey=True, layout="constrained")
+    use_style()
+    fig, all_axes = plt.subplots(1, len(curves), figsize=(11, 3.2), sharey=True)
     for axes, (label, curve) in zip(all_axes, curves.items(), strict=True):
         for model, rates in curve["tokens per second"].items():
             axes.plot(curve["sizes"], rates, marker="o", label=model)
         axes.set(xlabel=label, xscale="log", yscale="log", xticks=curve["sizes"], xticklabels=curve["sizes"])
         axes.minorticks_off()
-        axes.grid(color="#dddddd")
     ticks = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
     all_axes[0].set(ylabel="training tokens per second", yticks=ticks, yticklabels=[f"{n:,}" for n in ticks])
     all_axes[0].legend(fontsize=8)
@@ -178,8 +181,8 @@ def rows(results: dict) -> list[tuple[str, ...]]:
 
 def readme_table(results: dict) -> str:
     """The table in Markdown, and a line that says where and when it was measured."""
-    heading, *lines = rows(results)
-    table = [heading, ("---",) * len(heading), *lines]
+    heading, *measured = rows(results)
+    table = [heading, ("---",) * len(heading), *measured]
     where = f"{results['machine']}, {results['threads']} threads, {results['date']}"
     races = "; ".join(
         f"below {target} (to {run['val']:.2f}) in {run['seconds']:.0f} s"
@@ -204,7 +207,7 @@ def record_benchmark() -> str:
     """Measure, write JSON, picture and README's table; return the table as text."""
     results = benchmark()
     write_json(RECORD, results)
-    draw(results["growth"], RECORD.with_suffix(".png"))
+    draw_growth(results["growth"], RECORD.with_suffix(".png"))
     readme = ROOT / "README.md"
     write_text(readme, put_into(readme.read_text(encoding="utf-8"), results))
     return aligned(rows(results))

@@ -19,9 +19,9 @@ from lecture_lib.held_out import dev_start, play_parts
 from lecture_lib.speedrun import (
     INGREDIENTS,
     NETWORK_CLASS,
-    Race,
     SpeedrunConfig,
     SpeedrunGPT,
+    SpeedrunTraining,
     speedrun,
 )
 from lecture_lib.tokenization import load_splits
@@ -30,12 +30,13 @@ from lecture_lib.training import TrainConfig, estimate_loss
 MODELS = OUT / "16c_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
 SEEDS = (1337, 1, 2)
-RACES = {  # name -> model and training
-    "fast": (SpeedrunConfig(), Race()),
-    "lowest": (SpeedrunConfig(order=9, noise=0.2), Race()),
+Race = tuple[SpeedrunConfig, SpeedrunTraining]  # what is trained, and how
+RACES: dict[str, Race] = {
+    "fast": (SpeedrunConfig(), SpeedrunTraining()),
+    "lowest": (SpeedrunConfig(order=9, noise=0.2), SpeedrunTraining()),
     "network": (
-        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, without=NETWORK_CLASS),
-        Race(max_iters=1400),
+        SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, **NETWORK_CLASS),
+        SpeedrunTraining(max_iters=1400),
     ),
 }
 ABLATION_STEPS = {"fast": 60, "network": 120}  # of the recipe; its variants get as many as take the same time
@@ -47,14 +48,13 @@ def counted_text(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     return train, play_parts(load_corpus())[: len(train)]
 
 
-def timed_race(
-    seed: int, race: Race, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor
-) -> tuple[SpeedrunGPT, float]:
+def timed_race(seed: int, race: Race, text: torch.Tensor, parts: torch.Tensor) -> tuple[SpeedrunGPT, float]:
     """A model trained on `text` and `parts`, (N,), from random weights; the seconds by the rules' clock."""
+    config, training = race
     torch.manual_seed(seed)
     began = time.perf_counter()
     model = SpeedrunGPT(config, text, parts)
-    speedrun(model, text, parts, race)
+    speedrun(model, text, parts, training)
     return model, time.perf_counter() - began
 
 
@@ -64,9 +64,9 @@ def run_race(seed: int, name: str, out: Path) -> dict:
     Returns seed, seconds, and the validation loss in consecutive blocks (`val`, the score), by the lecture's
     random crops (`crops`), and in overlapping windows (`strided`).
     """
-    config, race = RACES[name]
+    config, training = RACES[name]
     tokenizer, splits = load_splits()
-    model, seconds = timed_race(seed, race, config, *counted_text())
+    model, seconds = timed_race(seed, RACES[name], *counted_text())
     crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
     found = {
         "seed": seed,
@@ -75,7 +75,7 @@ def run_race(seed: int, name: str, out: Path) -> dict:
         "crops": estimate_loss(model, {"val": splits["val"]}, crops)["val"],
         "strided": strided_loss(model, splits["val"], config.block_size // 4),
     }
-    facts = {"training": asdict(race), **stamp(f"lecture speedrun {seed} --race {name}")}
+    facts = {"training": asdict(training), **stamp(f"lecture speedrun {seed} --race {name}")}
     save_checkpoint(out, model, tokenizer, {**facts, **found})
     return found
 
@@ -99,12 +99,12 @@ def races(
 
 def series_of(name: str, runs: list[dict]) -> dict:
     """The runs of a race with what one needs to know to repeat them."""
-    config, race = RACES[name]
+    config, training = RACES[name]
     return {
         **stamp(f"lecture speedrun {' '.join(str(run['seed']) for run in runs)} --race {name} --record"),
         "threads": torch.get_num_threads(),
         "model": asdict(config),
-        "training": asdict(race),
+        "training": asdict(training),
         "runs": runs,
     }
 
@@ -112,42 +112,42 @@ def series_of(name: str, runs: list[dict]) -> dict:
 # ---------------------------------------------------------------- ablations
 
 
-def variants(name: str) -> dict[str, tuple[SpeedrunConfig, Race]]:
-    """The recipe of a race, and changes of one thing: name -> model and training."""
-    config, race = RACES[name]
+def variants(name: str) -> dict[str, Race]:
+    """The race's recipe, and the same with one thing changed, by what the change is called."""
+    config, training = RACES[name]
 
-    def model(**change) -> tuple[SpeedrunConfig, Race]:
-        return replace(config, **change), race
+    def other_model(**change) -> Race:
+        return replace(config, **change), training
 
-    def training(**change) -> tuple[SpeedrunConfig, Race]:
-        return config, replace(race, **change)
-
-    def without(*ingredients: str) -> tuple[SpeedrunConfig, Race]:
-        return model(without=(*config.without, *ingredients))
+    def other_training(**change) -> Race:
+        return config, replace(training, **change)
 
     found = {"the recipe": RACES[name]}
-    found |= {f"without {part}": without(part) for part in INGREDIENTS if config.has(part)}
+    for ingredient, field in INGREDIENTS.items():
+        if getattr(config, field):
+            found[f"without {ingredient}"] = other_model(**{field: False})
     found |= {
-        "without noise": model(noise=0.0),
-        "without a falling rate": training(falling=0.0),
-        "with a batch of 32": training(batch_size=32),
-        "with dropout 0.1": model(dropout=0.1),
-        "with Adam alone": training(muon_rate=0.0),
-        "twice as wide": model(n_embd=2 * config.n_embd),
+        "without noise": other_model(noise=0.0),
+        "without a falling rate": other_training(falling=0.0),
+        "with a batch of 32": other_training(batch_size=32),
+        "with dropout 0.1": other_model(dropout=0.1),
+        "with Adam alone": other_training(muon_rate=0.0),
+        "twice as wide": other_model(n_embd=2 * config.n_embd),
     }
     if config.ngrams > 1:
-        found["without n-grams"], found["n-grams up to 3"] = model(ngrams=1), model(ngrams=3)
-    if config.has("counts of the text"):
-        found["without any counts"] = without(*INGREDIENTS[:2])
+        found["without n-grams"], found["n-grams up to 3"] = other_model(ngrams=1), other_model(ngrams=3)
+    if config.count_text:
+        found["without any counts"] = other_model(count_text=False, count_page=False)
     return found
 
 
-def seconds_per_step(config: SpeedrunConfig, race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
+def processor_seconds_per_step(race: Race, text: torch.Tensor, parts: torch.Tensor) -> float:
     """Processor time of a training step, over six of them after two that aren't counted."""
+    config, training = race
     model = SpeedrunGPT(config, text, parts)
-    speedrun(model, text, parts, replace(race, max_iters=2))
+    speedrun(model, text, parts, replace(training, max_iters=2))
     began = time.process_time()
-    speedrun(model, text, parts, replace(race, max_iters=6))
+    speedrun(model, text, parts, replace(training, max_iters=6))
     return (time.process_time() - began) / 6
 
 
@@ -159,8 +159,8 @@ def equal_time(name: str, text: torch.Tensor, parts: torch.Tensor) -> tuple[floa
     table = variants(name)
     times = {variant: [] for variant in table}
     for _ in range(3):
-        for variant, recipe in table.items():
-            times[variant].append(seconds_per_step(*recipe, text, parts))
+        for variant, race in table.items():
+            times[variant].append(processor_seconds_per_step(race, text, parts))
     seconds = ABLATION_STEPS[name] * median(times["the recipe"])
     return seconds, {variant: round(seconds / median(found)) for variant, found in times.items()}
 
@@ -190,10 +190,11 @@ def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLA
     every = read_json(path)
     series = every[name] = every.get(name) or new_series(name, inner, parts)
     done = {(run["variant"], run["seed"]) for run in series["runs"]}
-    for seed, (variant, (config, race)) in product(seeds, variants(name).items()):
+    for seed, (variant, (config, training)) in product(seeds, variants(name).items()):
         if (variant, seed) in done:
             continue
-        model, _ = timed_race(seed, replace(race, max_iters=series["steps"][variant]), config, inner, parts)
+        equally_long = replace(training, max_iters=series["steps"][variant])
+        model, _ = timed_race(seed, (config, equally_long), inner, parts)
         series["runs"].append({"variant": variant, "seed": seed, "dev": split_loss(model, dev)})
         write_json(path, every)
         yield series["runs"][-1]
