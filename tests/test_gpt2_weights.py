@@ -15,6 +15,7 @@ from lecture_lib import gpt2_weights
 from lecture_lib.base.errors import CourseError
 from lecture_lib.gpt2_weights import from_gpt2, from_nanogpt, load_gpt2, to_gpt2
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
+from lecture_lib.sizing import PUBLISHED, parameter_counts
 
 transformers = pytest.importorskip("transformers")
 
@@ -26,7 +27,7 @@ weights = Suite(gpt2_weights, n_head=3, hs=8, n_layer=2, block_size=T)
 
 @cache
 def theirs(config=TINY, **choices):
-    """Hugging Face's GPT-2 of the same sizes, in eval mode, with every tensor random, biases and gains too."""
+    """Hugging Face's GPT-2 of these sizes, in eval mode, every tensor random, biases and gains too."""
     names = "vocab_size", "n_embd", "n_head", "n_layer"
     sizes = {name: getattr(config, name) for name in names} | {"n_positions": config.block_size}
     tokens = {"bos_token_id": None, "eos_token_id": None}
@@ -139,6 +140,12 @@ def test_continues_greedily_as_hugging_face_does():
     assert torch.equal(model.generate(idx, 8, top_k=1), expected)
 
 
+def test_the_published_size_is_hugging_faces():
+    with torch.device("meta"):
+        published = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    assert published.num_parameters() == sum(parameter_counts(PUBLISHED["GPT-2 124M"]).values())
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_files_that_are_no_gpt2(tmp_path, content):
     path = tmp_path / "model.safetensors"
@@ -148,7 +155,8 @@ def test_files_that_are_no_gpt2(tmp_path, content):
         load_gpt2(path)
 
 
-GOOD = nanogpts_checkpoint(theirs().state_dict())
+THEIRS = theirs().state_dict()
+GOOD = nanogpts_checkpoint(THEIRS)
 SHALLOW = GOOD["model_args"] | {"n_layer": 1}
 UNSIZED = {name: size for name, size in SHALLOW.items() if name != "bias"}
 NO_MATRIX = "wte.weight is missing or not a matrix; expected the state dict of a GPT-2"
@@ -158,15 +166,11 @@ test_what_is_refused = refusals(
     ("'activation': 'gelu'}; expected GPT-2's {'bias': True", to_gpt2, ours(activation="gelu")),
     (NO_MATRIX, from_gpt2, {}),
     (NO_MATRIX, from_gpt2, {"wte.weight": torch.zeros(3), "wpe.weight": torch.zeros(2, 2)}),
-    ("n_embd is 24, n_head is 5; expected n_head to divide n_embd", from_gpt2, theirs().state_dict(), 5),
+    ("n_embd is 24, n_head is 5; expected n_head to divide n_embd", from_gpt2, THEIRS, 5),
     ("the checkpoint has no 'model_args'; expected nanoGPT's", from_nanogpt, {"model": GOOD["model"]}),
     ("model_args has no bias; expected vocab_size", from_nanogpt, GOOD | {"model_args": UNSIZED}),
     ("h.1.attn.c_attn.bias (72,) is unknown", from_nanogpt, GOOD | {"model_args": SHALLOW}),
-    (
-        "c_attn.weight has shape (24, 72), expected (72, 24)",
-        from_nanogpt,
-        GOOD | {"model": theirs().state_dict()},
-    ),
+    ("c_attn.weight has shape (24, 72), expected (72, 24)", from_nanogpt, GOOD | {"model": THEIRS}),
 )
 
 TURN = 'return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor'
