@@ -1,7 +1,7 @@
 """The library of the course, promoted from its notebooks. Written by `lecture promote`.
 
 notebook            module           what it holds
-------------------  ---------------  ----------------------------------------------------
+------------------  ---------------  -----------------------------------------------
 01_tokenization     tokenization     Tokenization: text into numbers, and back
 02_batches          batches          Batches: chunks of text for the Transformer
 03_bigram           bigram           The bigram language model
@@ -29,12 +29,13 @@ notebook            module           what it holds
 13b_trainer         recipe           Learning-rate schedule and weight-decay groups
                     trainer          nanoGPT's training script
                     throughput       Training speed and the processor's peak
+                    evaluation       Score a model on a whole split
 14_chatgpt          requests         Requests with answers that can be checked
                     fine_tuning      Supervised fine-tuning
                     reward_model     Reward model
                     ppo              Proximal policy optimization (PPO)
                     dpo              Direct preference optimization (DPO)
-16_counts           held_out         Held-out text: plays, parts and scores without noise
+16_counts           held_out         Held-out text: plays and parts of plays
                     counts           Counts that learn
 16b_modern_block    modern_block     The block, nine years on
                     muon             The Muon optimizer

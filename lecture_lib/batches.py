@@ -7,7 +7,21 @@ Written by `lecture promote`: edit the notebook, not this file.
 
 import torch
 
-__all__ = ["get_batch"]
+__all__ = ["draw_places", "get_batch"]
+
+
+def draw_places(n: int, batch_size: int, block_size: int) -> torch.Tensor:
+    """Positions of random chunks of a text of n ids: (batch_size, block_size), each row a run of neighbours.
+
+    The last id is never among them, so each has a next one. Takes one draw from torch's global CPU generator.
+    Raises ValueError for a size below 1, or a block_size that isn't below n.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    if not 1 <= block_size < n:
+        raise ValueError(f"block_size is {block_size}; expected 1 to {n - 1} for {n} ids")
+    ix = torch.randint(n - block_size, (batch_size,))  # (B,)
+    return ix[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
 
 
 def get_batch(
@@ -26,10 +40,5 @@ def get_batch(
     if split not in splits:
         raise ValueError(f"no split {split!r}; expected one of: {', '.join(splits)}")
     data = splits[split]
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    if not 1 <= block_size < len(data):
-        raise ValueError(f"block_size is {block_size}; expected 1 to {len(data) - 1} for {split!r}")
-    ix = torch.randint(len(data) - block_size, (batch_size,))  # (B,)
-    positions = ix[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
+    positions = draw_places(len(data), batch_size, block_size)  # (B, T)
     return data[positions].to(device), data[positions + 1].to(device)

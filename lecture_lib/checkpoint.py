@@ -8,63 +8,101 @@ Written by `lecture promote`: edit the notebook, not this file.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import safetensors.torch
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import replacing, write_text
+from lecture_lib.base.files import replacing
+from lecture_lib.base.records import write_json
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.tokenization import CharTokenizer
 
-__all__ = ["build_gpt", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CHECKPOINT_KINDS", "checkpoint_kind", "load_checkpoint", "model_of", "save_checkpoint"]
 
 
-def save_checkpoint(path: Path, model: GPT, tokenizer: CharTokenizer, facts: dict) -> None:
+def save_checkpoint(path: Path, model: AutoregressiveModel, tokenizer: CharTokenizer, facts: dict) -> None:
     """Write the weights to `path`.safetensors and, beside them, what they belong to, to `path`.json.
 
-    The JSON holds the model's configuration, the tokenizer's characters, the SHA-256 of the weights, and
-    `facts`. Each file is moved into place as a whole.
+    The JSON, the checkpoint's card, holds the kind of model (its class), its configuration, the tokenizer's
+    characters, the SHA-256 of the weights, and `facts`. Each file is moved into place as a whole.
     """
     # Copies, since a matrix that two layers share has two names, and the format holds no shared memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(copies)
-    digest = hashlib.sha256(weights).hexdigest()
-    known = {"model": asdict(model.config), "characters": "".join(tokenizer.chars), "sha256": digest}
+    card = {
+        "kind": type(model).__name__,
+        "model": asdict(model.config),
+        "characters": "".join(tokenizer.chars),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
     with replacing(path.with_suffix(".safetensors")) as temporary:
         temporary.write_bytes(weights)
-    write_text(path.with_suffix(".json"), json.dumps(known | facts, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), card | facts)
 
 
-def build_gpt(sizes: dict) -> GPT:
-    """A GPT of the sizes that a checkpoint's JSON tells."""
-    return GPT(GPTConfig(**sizes))
+CHECKPOINT_KINDS: dict[str, tuple[type, Callable]] = {"GPT": (GPTConfig, GPT)}  # config class, and builder
 
 
-def load_checkpoint(path: Path, build: Callable = build_gpt) -> tuple[GPT, CharTokenizer, dict]:
-    """Read what `save_checkpoint` wrote: the model, on the CPU and in eval mode, its tokenizer, the JSON.
+def checkpoint_kind(kind: str, config_class: type) -> Callable:
+    """Decorator of a class, or function, that builds a model of the class `kind` from its configuration.
 
-    `build` makes the model from the sizes in the JSON; a later kind of model has one of its own.
-    Raises CourseError if a file is missing, truncated, foreign or does not fit the configuration.
+    Checkpoints of that kind can then be loaded. The first builder of a kind stays.
     """
-    card, file = path.with_suffix(".json"), path.with_suffix(".safetensors")
+
+    def register(build: Callable) -> Callable:
+        CHECKPOINT_KINDS.setdefault(kind, (config_class, build))
+        return build
+
+    return register
+
+
+def model_of(card: dict, file: Path) -> AutoregressiveModel:
+    """The model, its weights not loaded, that the card in `file` describes; CourseError for an unknown kind.
+
+    A card written before cards named a kind is recognised by its sizes: one kind of configuration has them.
+    """
+    sizes = card["model"]
+    by_sizes = {
+        frozenset(size.name for size in fields(config_class)): kind
+        for kind, (config_class, _) in CHECKPOINT_KINDS.items()
+    }
+    kind = card.get("kind") or by_sizes.get(frozenset(sizes))
+    if kind not in CHECKPOINT_KINDS:
+        raise CourseError(
+            f"{file}: the kind of model is {kind}; expected one of: {', '.join(CHECKPOINT_KINDS)}; "
+            "import the module that defines it first (lecture_lib.nanogpt, lecture_lib.speedrun)"
+        )
+    config_class, build = CHECKPOINT_KINDS[kind]
+    return build(config_class(**sizes))
+
+
+def load_checkpoint(path: Path) -> tuple[AutoregressiveModel, CharTokenizer, dict]:
+    """Read what `save_checkpoint` wrote: the model, on the CPU and in eval mode, its tokenizer, the card.
+
+    Raises CourseError if a file is missing, truncated, foreign or does not fit the configuration, or if the
+    kind of model is unknown.
+    """
+    card_file, file = path.with_suffix(".json"), path.with_suffix(".safetensors")
     try:
-        known, weights = json.loads(card.read_text(encoding="utf-8")), file.read_bytes()
-        tokenizer, model = CharTokenizer(known["characters"]), build(known["model"])
-        digest = known["sha256"]
+        card, weights = json.loads(card_file.read_text(encoding="utf-8")), file.read_bytes()
+        tokenizer, digest = CharTokenizer(card["characters"]), card["sha256"]
+        model = model_of(card, card_file)
     except OSError as error:
         raise CourseError(f"cannot read {error.filename}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CourseError(f"{card} is not the JSON of a checkpoint of this course: {error!r}") from None
+        raise CourseError(f"{card_file} is not the JSON of a checkpoint of this course: {error!r}") from None
     found = hashlib.sha256(weights).hexdigest()
     if found != digest:
         raise CourseError(
             f"{file} ({len(weights):,} bytes) has SHA-256 {found[:12]}..., expected {digest[:12]}...: "
-            f"truncated, or not the file that {card.name} was written with; fetch or train both again"
+            f"truncated, or not the file that {card_file.name} was written with; fetch or train both again"
         )
     try:
         model.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, safetensors.SafetensorError) as error:
-        raise CourseError(f"{file} does not fit the configuration in {card.name}: {error}") from None
-    return model.eval(), tokenizer, known
+        message = f"{file} does not fit the configuration in {card_file.name}: {error}"
+        raise CourseError(message) from None
+    return model.eval(), tokenizer, card

@@ -5,8 +5,6 @@ Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
-from functools import partial
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,17 +12,17 @@ from torch.nn import functional as F
 __all__ = [
     "ContextCounts",
     "CountedPrior",
+    "check_fits_64_bits",
     "context_ids",
     "discounts_of",
     "interpolated",
-    "must_fit",
     "page_counts",
 ]
 
 
 def context_ids(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
     """The last n tokens at each place, as one number: (B, T) -> (B, T), int64; -1 where there are fewer."""
-    must_fit(vocab_size**n, n)
+    check_fits_64_bits(vocab_size**n, n)
     T = idx.shape[1]
     digits = (F.pad(idx, (back, 0))[:, :T] * vocab_size**back for back in range(n))  # (B, T) each
     ids = sum(digits)
@@ -32,7 +30,7 @@ def context_ids(idx: torch.Tensor, n: int, vocab_size: int) -> torch.Tensor:
     return ids
 
 
-def must_fit(numbers: int, n: int) -> None:
+def check_fits_64_bits(numbers: int, n: int) -> None:
     """Raises ValueError if so many different numbers, of contexts of n tokens, don't fit into 64 bits."""
     if numbers > 2**63:
         raise ValueError(f"order {n} makes {numbers:.1e} contexts; expected at most 9.2e+18, 2^63: lower it")
@@ -49,7 +47,7 @@ class ContextCounts(nn.Module):
         super().__init__()
         self.n, self.vocab_size = n, vocab_size
         contexts = context_ids(text[None, :-1], n, vocab_size)[0, n - 1 :]  # (N - n,)
-        must_fit(vocab_size**n * (1 if parts is None else int(parts.max()) + 1), n)
+        check_fits_64_bits(vocab_size**n * (1 if parts is None else int(parts.max()) + 1), n)
         ids = self.keys(contexts, None if parts is None else parts[n:])
         known, rows = ids.unique(return_inverse=True)  # (U,) sorted, (N - n,)
         counts = torch.zeros(len(known) + 1, vocab_size)  # the last row: contexts that never occur
@@ -121,10 +119,10 @@ class CountedPrior(nn.Module):
         self.vocab_size, self.page = vocab_size, page
         single = torch.ones(vocab_size) if text is None else torch.bincount(text, minlength=vocab_size) + 1.0
         self.register_buffer("single", single / single.sum(), persistent=False)
-        orders = range(1, order + 1)
-        count = partial(ContextCounts, text, vocab_size=vocab_size)
-        self.tables = nn.ModuleList(count(n) for n in orders if text is not None)
-        self.part_tables = nn.ModuleList(count(n, parts=parts) for n in orders if parts is not None)
+        orders = () if text is None else range(1, order + 1)
+        self.tables = nn.ModuleList(ContextCounts(text, n, vocab_size) for n in orders)
+        part_orders = () if parts is None else orders
+        self.part_tables = nn.ModuleList(ContextCounts(text, n, vocab_size, parts) for n in part_orders)
         self.discounts = nn.Parameter(torch.zeros(order, 4))  # through a sigmoid: shares of 1, 2, 3 and 4
         self.page_weights = nn.Parameter(torch.full((order,), 5.0))  # logs: of the page each counts e^5 times
 

@@ -1,7 +1,8 @@
-"""A score without noise.
+"""Score a model on a whole split.
 
+From notebooks/13b_trainer.ipynb, section "8. A score without noise".
 Video 1:46:22.
-Promoted from notebooks/13b_trainer.ipynb by `lecture promote`: edit the notebook, not this file.
+Written by `lecture promote`: edit the notebook, not this file.
 """
 
 from collections.abc import Iterator

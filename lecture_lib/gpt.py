@@ -17,7 +17,7 @@ from lecture_lib.layer_norm import Block
 from lecture_lib.residual import ProjectedAttention, WideFeedForward
 from lecture_lib.self_attention import Head
 
-__all__ = ["GPT", "DropoutHead", "GPTConfig", "decoder_block", "initialise"]
+__all__ = ["GPT", "DropoutHead", "GPTConfig", "decoder_block", "initialise", "pathway_writers"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,13 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             sizes = f"n_embd is {self.n_embd}, n_head is {self.n_head}"
             raise ValueError(f"{sizes}; expected n_head to divide n_embd")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; expected a share from 0 up to, not including, 1")
+        self.check_share("dropout")
+
+    def check_share(self, name: str) -> None:
+        """Raise ValueError unless the field called `name` is a share: from 0 up to, not including, 1."""
+        share = getattr(self, name)
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}; expected a share from 0 up to, not including, 1")
 
 
 class DropoutHead(Head):
@@ -72,17 +77,25 @@ class GPT(AutoregressiveModel):
         self.config = config
 
 
+def pathway_writers(model: nn.Module) -> list[nn.Linear]:
+    """The layers that write to the residual pathway: the last linear layer of both parts of each block."""
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    parts = [part for block in blocks for part in (block.sa, block.ffwd)]
+    return [[layer for layer in part.modules() if isinstance(layer, nn.Linear)][-1] for part in parts]
+
+
 @torch.no_grad()
-def initialise(model: GPT, std: float = 0.02) -> GPT:
-    """Draw the weights of `model` anew, as GPT-2 does, and return it.
+def initialise(model: AutoregressiveModel, std: float = 0.02) -> AutoregressiveModel:
+    """Draw the weights of `model` again, as GPT-2 does, and return it.
 
     All weights from a normal distribution of width `std`, biases 0; the layers that write to the residual
-    pathway, 2 * n_layer of them, narrower by the square root of their number (Radford et al. 2019, 2.3).
+    pathway, two a block, narrower by the square root of their number (Radford et al. 2019, 2.3).
     """
+    writers = pathway_writers(model)
+    narrow = {id(layer.weight) for layer in writers}
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
-            writes = name.endswith(("proj.weight", "net.2.weight"))
-            width = std / math.sqrt(2 * model.config.n_layer) if writes else std
+            width = std / math.sqrt(len(writers)) if id(parameter) in narrow else std
             nn.init.normal_(parameter, mean=0.0, std=width)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)

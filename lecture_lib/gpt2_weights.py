@@ -1,11 +1,10 @@
 """Read and write the weights of GPT-2 and nanoGPT.
 
-From notebooks/13_nanogpt.ipynb, section "5. Real models".
+From notebooks/13_nanogpt.ipynb, section "5. GPT-2's weights".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -17,14 +16,14 @@ from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 __all__ = [
     "GPT2_NAMES",
     "NANOGPT_SIZES",
-    "filled",
+    "bare_names",
+    "conv1d_layout",
     "from_gpt2",
     "from_nanogpt",
     "gpt2_name",
     "load_gpt2",
-    "misfits",
-    "plain",
-    "sideways",
+    "load_named",
+    "state_problems",
     "to_gpt2",
 ]
 
@@ -51,19 +50,19 @@ def gpt2_name(name: str) -> str:
     return f"h.{i}.{GPT2_NAMES[part]}.{kind}"
 
 
-def sideways(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor of that name of GPT-2's; the matrices of blocks turned, from or to `nn.Linear`'s layout."""
+def conv1d_layout(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor by its name in GPT-2, the matrices of blocks transposed: to `Conv1D`'s layout, or back."""
     return tensor.T if name.startswith("h.") and tensor.dim() == 2 else tensor
 
 
-def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state by bare names: without `torch.compile`'s prefix and `transformer.`, and without masks."""
+def bare_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state without `torch.compile`'s prefix and `transformer.` in its names, and without masks."""
     bare = {name.removeprefix("_orig_mod.").removeprefix("transformer."): t for name, t in state.items()}
     return {name: t for name, t in bare.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
 
 
-def misfits(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
-    """What keeps a state with bare names from being that of a model that wants these tensors."""
+def state_problems(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
+    """What is unknown, missing or of another shape in a state with bare names, compared with `wanted`."""
     shapes = {name: tuple(t.shape) for name, t in state.items() if name != "lm_head.weight"}
     expected = {name: tuple(t.shape) for name, t in wanted.items()}
     problems = [f"{name} {shapes[name]} is unknown" for name in shapes.keys() - expected]
@@ -71,22 +70,22 @@ def misfits(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> 
     for name in shapes.keys() & expected:
         if shapes[name] != expected[name]:
             problems.append(f"{name} has shape {shapes[name]}, expected {expected[name]}")
-    if not problems and not torch.equal(
-        state.get("lm_head.weight", state["wte.weight"]), state["wte.weight"]
-    ):
+    lm_head = state.get("lm_head.weight")
+    if not problems and lm_head is not None and not torch.equal(lm_head, state["wte.weight"]):
         problems.append("lm_head.weight is not wte.weight, expected one matrix for both")
     return sorted(problems)
 
 
 @torch.no_grad()
-def filled(model: NanoGPT, state: dict[str, torch.Tensor], turn: Callable) -> NanoGPT:
-    """`model`, in eval mode, with a state of bare names; ValueError for a misfit.
+def load_named(model: NanoGPT, state: dict[str, torch.Tensor], conv1d: bool) -> NanoGPT:
+    """Load a state with bare names into `model` and return it in eval mode; ValueError if they don't fit.
 
-    `turn(name, parameter)` is a view of the parameter in the state's layout.
+    `conv1d` says which layout the matrices of blocks have in the state: `Conv1D`'s, or `nn.Linear`'s.
     """
-    names = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
-    wanted = {name: turn(name, parameter) for name, parameter in names.items()}
-    if problems := misfits(state, wanted):
+    wanted = {gpt2_name(name): parameter for name, parameter in model.named_parameters()}
+    if conv1d:
+        wanted = {name: conv1d_layout(name, parameter) for name, parameter in wanted.items()}  # views
+    if problems := state_problems(state, wanted):
         raise ValueError(f"the weights don't fit {model.config}: {'; '.join(problems)}")
     for name, parameter in wanted.items():
         parameter.copy_(state[name])
@@ -99,28 +98,26 @@ def from_gpt2(state: dict[str, torch.Tensor], n_head: int | None = None) -> Nano
     By default n_head = n_embd / 64, as in all published sizes. In eval mode. Raises ValueError, which names
     each tensor that is missing, unknown, or of another shape than expected.
     """
-    state = plain(state)
+    state = bare_names(state)
     for name in ("wte.weight", "wpe.weight"):
         if name not in state or state[name].dim() != 2:
-            raise ValueError(f"{name} is missing or no matrix; expected the state dict of a GPT-2")
+            raise ValueError(f"{name} is missing or not a matrix; expected the state dict of a GPT-2")
     (vocab_size, n_embd), block_size = state["wte.weight"].shape, len(state["wpe.weight"])
     n_layer = len({name.split(".")[1] for name in state if name.startswith("h.")})
     n_head = n_head or max(1, n_embd // 64)
     config = NanoGPTConfig(vocab_size, block_size, n_embd, n_head, n_layer, activation="gelu_tanh")
-    return filled(NanoGPT(config), state, turn=sideways)
+    return load_named(NanoGPT(config), state, conv1d=True)
 
 
 def to_gpt2(model: NanoGPT) -> dict[str, torch.Tensor]:
-    """The state dict for Hugging Face's `GPT2LMHeadModel`, as copies; ValueError if it's no GPT-2."""
+    """The state dict for Hugging Face's `GPT2LMHeadModel`, as copies; ValueError if it isn't a GPT-2."""
     needed = {"bias": True, "tied": True, "activation": "gelu_tanh"}
     found = {name: getattr(model.config, name) for name in needed}
     if found != needed:
         raise ValueError(f"the model has {found}; expected GPT-2's {needed}")
     state = {gpt2_name(name): tensor for name, tensor in model.state_dict().items()}
-    state = {
-        name: sideways(name, t).clone(memory_format=torch.contiguous_format) for name, t in state.items()
-    }
-    return {name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in state.items()}
+    copies = {name: conv1d_layout(name, t).contiguous().clone() for name, t in state.items()}
+    return {name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in copies.items()}
 
 
 NANOGPT_SIZES = ("vocab_size", "block_size", "n_embd", "n_head", "n_layer", "dropout", "bias")
@@ -137,10 +134,9 @@ def from_nanogpt(checkpoint: dict) -> NanoGPT:
     sizes = checkpoint["model_args"]
     if missing := [name for name in NANOGPT_SIZES if name not in sizes]:
         raise ValueError(f"model_args has no {', '.join(missing)}; expected {', '.join(NANOGPT_SIZES)}")
-    config = NanoGPTConfig(
-        **{name: sizes[name] for name in NANOGPT_SIZES}, attention_dropout=sizes["dropout"]
-    )
-    return filled(NanoGPT(config), plain(checkpoint["model"]), turn=lambda name, parameter: parameter)
+    known = {name: sizes[name] for name in NANOGPT_SIZES}
+    config = NanoGPTConfig(**known, attention_dropout=sizes["dropout"])
+    return load_named(NanoGPT(config), bare_names(checkpoint["model"]), conv1d=False)
 
 
 def load_gpt2(path: Path) -> NanoGPT:

@@ -1,6 +1,6 @@
 """Key-value cache.
 
-From notebooks/13_nanogpt.ipynb, section "2. Keys that needn't be computed twice".
+From notebooks/13_nanogpt.ipynb, section "2. A cache of keys and values".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -9,7 +9,7 @@ import torch
 
 from lecture_lib.self_attention import causal_mask
 
-__all__ = ["KVCache", "left_padded", "may_look", "positions"]
+__all__ = ["KVCache", "check_padding", "left_padded", "mask_after", "positions_after"]
 
 
 class KVCache:
@@ -41,7 +41,7 @@ class KVCache:
         self.length = 0
 
 
-def positions(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
+def positions_after(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
     """Where T new tokens stand that follow `seen` others: (B, T), counted from each row's first token.
 
     `pad` (B,) is the number of columns at the left of each row that hold no token.
@@ -50,7 +50,7 @@ def positions(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
     return (columns - pad[:, None]).clamp(min=0)  # (T,) - (B, 1) -> (B, T)
 
 
-def may_look(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
+def mask_after(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
     """Which keys each of T new tokens may look at: (B, 1, T, seen + T), the same for all heads.
 
     Its own past, without the filling; filling looks at itself, since a query must look at something.
@@ -59,6 +59,12 @@ def may_look(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
     own = torch.eye(seen + T, dtype=torch.bool, device=pad.device)[seen:]  # (T, seen + T)
     token = torch.arange(seen + T, device=pad.device) >= pad[:, None]  # (B, seen + T)
     return (past & token[:, None] | own)[:, None]  # (T, seen + T) & (B, 1, seen + T) -> (B, 1, T, seen + T)
+
+
+def check_padding(pad: torch.Tensor, B: int, T: int) -> None:
+    """Raise ValueError unless `pad`, (B,), has numbers from 0 to T - 1: each row needs a token of its own."""
+    if pad.shape != (B,) or not ((pad >= 0) & (pad < T)).all():
+        raise ValueError(f"pad is {pad.tolist()}; expected {B} numbers from 0 to {T - 1}, one for each row")
 
 
 def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["LanguageModel"]
+__all__ = ["LanguageModel", "with_loss"]
+
+
+def with_loss(logits: torch.Tensor, targets: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits (B, T, vocab_size) and their loss in nats per token against targets (B, T), None without."""
+    if targets is None:
+        return logits, None
+    return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, vocab_size), (B*T,)
 
 
 class LanguageModel(nn.Module):
@@ -61,6 +68,4 @@ class LanguageModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids (B, T) -> logits (B, T, vocab_size) and the loss in nats per token, None without targets."""
         logits = self.lm_head(self.body(self.embed(idx)))  # (B, T, C) -> (B, T, vocab_size)
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, vocab_size), (B*T,)
+        return with_loss(logits, targets)

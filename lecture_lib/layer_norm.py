@@ -15,7 +15,7 @@ __all__ = ["Block", "LayerNorm", "LayerNormModel"]
 
 
 class LayerNorm(nn.Module):
-    """Normalise each token by itself, over its channels; then a learned gain and shift (video 1:32:51).
+    """Normalise each token on its own, over its channels; then a learned gain and shift (video 1:32:51).
 
     Ba, Kiros, Hinton 2016, equation 4; equal to `torch.nn.LayerNorm`, which the models use for its speed.
     """
@@ -38,11 +38,12 @@ class Block(ResidualBlock):
 
     The norms stand before `sa` and `ffwd`, not after the sum as in Vaswani et al. 2017 (video 1:32:51;
     Xiong et al. 2020), so that the pathway itself stays untouched from the first block to the last.
+    `bias=False` makes norms without a shift, for chapter 13.
     """
 
-    def __init__(self, n_embd: int, sa: nn.Module, ffwd: nn.Module):
+    def __init__(self, n_embd: int, sa: nn.Module, ffwd: nn.Module, bias: bool = True):
         super().__init__(sa, ffwd)
-        self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
+        self.ln1, self.ln2 = nn.LayerNorm(n_embd, bias=bias), nn.LayerNorm(n_embd, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd)."""

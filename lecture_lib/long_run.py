@@ -10,20 +10,21 @@ import copy
 import io
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
-from lecture_lib.base.device import describe_device, describe_machine
+from lecture_lib.base.device import describe_device
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
+from lecture_lib.base.records import stamp
 from lecture_lib.checkpoint import save_checkpoint
-from lecture_lib.gpt import GPT
+from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.tokenization import CharTokenizer
-from lecture_lib.training import History, TrainConfig, adamw, sample_text, train
+from lecture_lib.training import History, TrainConfig, adamw, sample_text, training_steps
 
 __all__ = ["LongRun", "random_states", "restore_random_states", "seconds_per_step"]
 
@@ -49,10 +50,10 @@ class LongRun:
 
     In `folder`, it writes `state.pt` every `save_seconds` and removes it at the end; `unfinished.*`, the best
     checkpoint so far; and at the end `model.*`, that checkpoint with the whole history and a sample.
-    `facts` goes into each checkpoint: how the run was started.
+    `facts` tells how the run was started, its command and seed at least, and goes into each checkpoint.
     """
 
-    model: GPT
+    model: AutoregressiveModel
     tokenizer: CharTokenizer
     config: TrainConfig
     folder: Path
@@ -60,16 +61,21 @@ class LongRun:
     history: History = field(default_factory=History)
     save_seconds: float = 300.0  # between two savings: an interruption loses no more
     seconds: float = 0.0  # spent before it was resumed
-    step: int = 0  # the next one
+    first_step: int = 0  # later than 0 if it was resumed
 
     def __post_init__(self):
-        self.optimizer = adamw(self.model, self.config)
+        self.optimizer = self.make_optimizer()
         self.device = next(self.model.parameters()).device
         self.state_file = self.folder / "state.pt"
+        self.began = self.saved = time.monotonic()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the run's model."""
+        return adamw(self.model, self.config)
 
     @property
     def settings(self) -> dict:
-        """What must be the same for a run to go on."""
+        """The settings that a saved state must share with this run, or else it can't go on from there."""
         return {"model": asdict(self.model.config), "training": asdict(self.config), **self.facts}
 
     def train(self, splits: dict[str, torch.Tensor]) -> History:
@@ -80,31 +86,31 @@ class LongRun:
         """
         if self.state_file.exists():
             self.restore()
-        self.began = self.saved = time.monotonic()
-        self.take_steps(splits)
+        for step in self.steps(splits):
+            self.between_steps(step)
         self.finish()
         return self.history
 
-    def take_steps(self, splits: dict[str, torch.Tensor]) -> None:
-        """The loop, from `step` to the end."""
-        train(self.model, splits, self.config, self.optimizer, self.history, self.step, self.before_step)
+    def steps(self, splits: dict[str, torch.Tensor]) -> Iterator[int]:
+        """Train and estimate, from `first_step` on; yields the number of each step before it is taken."""
+        return training_steps(self.model, splits, self.config, self.optimizer, self.history, self.first_step)
 
-    def before_step(self, step: int, history: History) -> None:
-        """Keep the best model, and now and then the state: called by `train`."""
+    def between_steps(self, step: int) -> None:
+        """Keep the best model, and now and then the state, before `step` is taken."""
+        history = self.history
         if history.steps[-1] == step and history.val[-1] == min(history.val):
             self.keep("unfinished", self.model)
         if time.monotonic() - self.saved > self.save_seconds:
             self.save(step)
 
-    def keep(self, name: str, model: GPT, **more) -> None:
+    def keep(self, name: str, model: AutoregressiveModel, **more) -> None:
         """Write a checkpoint of `model` that tells where it comes from."""
         facts = {
             **self.facts,
+            **stamp(self.facts["command"]),
             "training": asdict(self.config),
             "val": min(self.history.val),
-            "machine": describe_machine(),
             "device": describe_device(self.device),
-            "date": date.today().isoformat(),
             "seconds": round(self.seconds + time.monotonic() - self.began),
             "history": vars(self.history),
         }
@@ -132,7 +138,7 @@ class LongRun:
             settings = state["settings"]
         except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise CourseError(
-                f"{self.state_file} is damaged, or no state of a run ({error!r}); delete it to start anew"
+                f"{self.state_file} is damaged, or no state of a run ({error!r}); delete it to start again"
             ) from None
         if settings != self.settings:
             raise CourseError(
@@ -143,8 +149,8 @@ class LongRun:
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_states(state["random"])
         self.history = History(**state["history"])
-        self.seconds, self.step = state["seconds"], state["step"]
-        print(f"going on from step {self.step:,}, after {self.seconds:,.0f} s")
+        self.seconds, self.first_step = state["seconds"], state["step"]
+        print(f"going on from step {self.first_step:,}, after {self.seconds:,.0f} s")
 
     def finish(self) -> None:
         """Make the best checkpoint the run's result, and remove what only an unfinished run needs."""
@@ -156,10 +162,12 @@ class LongRun:
             leftover.unlink(missing_ok=True)
 
 
-def seconds_per_step(model: GPT, splits: dict[str, torch.Tensor], config: TrainConfig) -> float:
-    """Time two optimizer steps on a copy of `model`, on a CPU; torch's generator doesn't notice."""
-    ticks: list[float] = []
-    few = replace(config, max_iters=5, eval_iters=1)
+def seconds_per_step(
+    model: AutoregressiveModel, splits: dict[str, torch.Tensor], config: TrainConfig
+) -> float:
+    """Time two optimizer steps on a copy of `model`, on a CPU. Leaves torch's generator as it was."""
+    twin, few = copy.deepcopy(model), replace(config, max_iters=5, eval_iters=1)
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
-        train(copy.deepcopy(model), splits, few, before_step=lambda *_: ticks.append(time.perf_counter()))
+        steps = training_steps(twin, splits, few, adamw(twin, few), History())
+        ticks = [time.perf_counter() for _ in steps]  # before each step
     return (ticks[3] - ticks[1]) / 2  # the first step warms up, the last one waits for an estimate

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.nanogpt import split_heads
 
-__all__ = ["ModernBlock", "RotaryAttention", "SquaredReLU", "rotary_angles", "rotated", "unit"]
+__all__ = ["ModernBlock", "RotaryAttention", "SquaredReLU", "rms_norm", "rotary_angles", "rotate_pairs"]
 
 
-def unit(x: torch.Tensor) -> torch.Tensor:
+def rms_norm(x: torch.Tensor) -> torch.Tensor:
     """RMSNorm without a gain: each vector with a mean square of 1, (..., C) -> (..., C)."""
     return F.rms_norm(x, (x.shape[-1],))  # Zhang and Sennrich 2019, equation 4
 
@@ -26,7 +26,7 @@ def rotary_angles(T: int, hs: int) -> torch.Tensor:
     return torch.arange(T)[:, None] * speeds  # (T, 1) * (hs / 2,)
 
 
-def rotated(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+def rotate_pairs(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Each pair (i, i + hs / 2) of vectors (..., T, hs) turned by its angle, (T, hs / 2): (..., T, hs)."""
     a, b = x.chunk(2, dim=-1)  # (..., T, hs / 2) each
     cos, sin = angles.cos(), angles.sin()
@@ -48,9 +48,9 @@ class RotaryAttention(nn.Module):
         """(B, T, n_embd) -> (B, T, n_embd), T at most block_size."""
         q, k, v = split_heads(self.qkv(x), self.n_head)  # (B, T, C) -> (B, n_head, T, hs) each
         if self.qk_norm:
-            q, k = unit(q), unit(k)
+            q, k = rms_norm(q), rms_norm(k)
         if self.angles is not None:
-            q, k = (rotated(a, self.angles[: x.shape[1]]) for a in (q, k))
+            q, k = (rotate_pairs(a, self.angles[: x.shape[1]]) for a in (q, k))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, n_head, T, hs)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, T, C) -> (B, T, C)
 
@@ -64,20 +64,27 @@ class SquaredReLU(nn.Module):
 
 
 class ModernBlock(nn.Module):
-    """Attention and feed-forward with what 2019 to 2021 brought; `without` names what is left out of it."""
+    """Attention and feed-forward with what 2019 to 2021 brought, any of which can be left out."""
 
-    def __init__(self, config: GPTConfig, without: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        config: GPTConfig,
+        rotary: bool = True,
+        qk_norm: bool = True,
+        squared_relu: bool = True,
+        zero_start: bool = True,
+    ):
         super().__init__()
         C = config.n_embd
-        self.sa = RotaryAttention(config, "rotary positions" not in without, "QK-norm" not in without)
-        curve = nn.ReLU() if "squared ReLU" in without else SquaredReLU()
+        self.sa = RotaryAttention(config, rotary, qk_norm)
+        curve = SquaredReLU() if squared_relu else nn.ReLU()
         self.ffwd = nn.Sequential(nn.Linear(C, 4 * C, bias=False), curve, nn.Linear(4 * C, C, bias=False))
         self.dropout = nn.Dropout(config.dropout)
-        if "zero start" not in without:
+        if zero_start:
             nn.init.zeros_(self.sa.proj.weight)
             nn.init.zeros_(self.ffwd[2].weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd)."""
-        x = x + self.dropout(self.sa(unit(x)))  # (B, T, C) + (B, T, C)
-        return x + self.dropout(self.ffwd(unit(x)))
+        x = x + self.dropout(self.sa(rms_norm(x)))  # (B, T, C) + (B, T, C)
+        return x + self.dropout(self.ffwd(rms_norm(x)))

@@ -5,7 +5,6 @@ Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -13,26 +12,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.generation import AutoregressiveModel, check_prompt, next_token
 from lecture_lib.gpt import GPT, GPTConfig, initialise
-from lecture_lib.kv_cache import KVCache, may_look, positions
+from lecture_lib.kv_cache import KVCache, check_padding, mask_after, positions_after
 from lecture_lib.layer_norm import Block
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.residual import ProjectedAttention, WideFeedForward
 
 __all__ = [
     "ACTIVATIONS",
-    "MLP",
     "CausalSelfAttention",
     "NanoBlock",
     "NanoBody",
     "NanoGPT",
     "NanoGPTConfig",
-    "build_any",
-    "carry_heads",
+    "copy_attention",
     "from_gpt",
+    "qkv_layers",
     "split_heads",
-    "stacked_heads",
 ]
 
 ACTIVATIONS = {
@@ -46,19 +44,14 @@ ACTIVATIONS = {
 class NanoGPTConfig(GPTConfig):
     """What a nanoGPT is made of: chapter 11's six numbers, and four choices (video 1:46:22)."""
 
-    attention_dropout: float = (
-        0.0  # share of attention weights zeroed while training; 0 allows a faster kernel
-    )
+    attention_dropout: float = 0.0  # share of attention weights zeroed while training; 0 is faster
     bias: bool = True  # in linear layers and norms
-    tied: bool = (
-        True  # one matrix embeds tokens and makes logits, then without bias; False: the lecture's lm_head
-    )
+    tied: bool = True  # one matrix embeds tokens and makes logits; False: the lecture's lm_head
     activation: str = "gelu"  # of the feed-forward, a key of ACTIVATIONS
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= (share := self.attention_dropout) < 1:
-            raise ValueError(f"attention_dropout is {share}; expected a share from 0 up to, not including, 1")
+        self.check_share("attention_dropout")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; expected one of: {', '.join(ACTIVATIONS)}")
 
@@ -80,69 +73,57 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def heads(
-        self, x: torch.Tensor, past: Callable | None = None, mask: torch.Tensor | None = None
+        self, x: torch.Tensor, cache: "KVCache | None" = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd): the outputs of all heads, one after the other."""
         q, k, v = split_heads(self.qkv(x), self.n_head)  # (B, T, C) -> (B, n_head, T, hs) each
-        if past is not None:
-            k, v = past(k, v)  # -> (B, n_head, T_k, hs): those of earlier tokens come first
+        if cache is not None:
+            k, v = cache.extend(k, v)  # -> (B, n_head, T_k, hs): those of earlier tokens come first
         dropout = self.dropout if self.training else 0.0
         causal = mask is None and q.shape[2] > 1  # a single query is the latest token: nothing to hide
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal)  # (B, n_head, T, hs)
         return out.transpose(1, 2).flatten(2)  # -> (B, T, n_head, hs) -> (B, T, C)
 
     def forward(
-        self, x: torch.Tensor, past: Callable | None = None, mask: torch.Tensor | None = None
+        self, x: torch.Tensor, cache: "KVCache | None" = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd).
 
-        `past` takes the new tokens' keys and values, (B, n_head, T, hs) each, and returns those of all so
-        far, (B, n_head, T_k, hs) each. `mask`, True = may look, broadcasts to (B, n_head, T, T_k); it must be
-        given if 1 < T < T_k. Without it, the T tokens don't see each other's future.
+        `cache` holds keys and values of earlier tokens, and gets those of the T new ones: T_k in all. `mask`,
+        True = may look, broadcasts to (B, n_head, T, T_k); it must be given if 1 < T < T_k. Without it, the
+        T tokens don't see each other's future.
         """
-        return self.proj(self.heads(x, past, mask))  # (B, T, C) -> (B, T, C)
+        return self.proj(self.heads(x, cache, mask))  # (B, T, C) -> (B, T, C)
 
 
-def stacked_heads(heads: MultiHeadAttention, of: Callable = lambda weight: weight) -> torch.Tensor:
-    """Chapter 07's matrices as one, (3 * n_embd, n_embd): queries, keys, values, each head by head.
-
-    `of` chooses what is stacked of each matrix; by default, itself.
-    """
-    layers = [getattr(head, name) for name in ("query", "key", "value") for head in heads.heads]
-    return torch.cat([of(layer.weight) for layer in layers])  # 3 * n_head times (hs, C) -> (3C, C)
+def qkv_layers(heads: MultiHeadAttention) -> list[nn.Linear]:
+    """Chapter 07's layers in the order of the rows of `qkv`: queries, keys, values, each head by head."""
+    return [getattr(head, name) for name in ("query", "key", "value") for head in heads.heads]
 
 
 @torch.no_grad()
-def carry_heads(heads: ProjectedAttention, into: CausalSelfAttention) -> None:
-    """Give `into` the weights of chapter 09's heads, without bias, and of their projection."""
-    into.qkv.weight.copy_(stacked_heads(heads))
-    into.qkv.bias.zero_()
-    into.proj.load_state_dict(heads.proj.state_dict())
-
-
-class MLP(WideFeedForward):
-    """Chapter 09's feed-forward with the activation and the bias that the configuration says."""
-
-    def __init__(self, config: NanoGPTConfig):
-        super().__init__(config.n_embd)
-        C, bias = config.n_embd, config.bias
-        up, down = nn.Linear(C, 4 * C, bias=bias), nn.Linear(4 * C, C, bias=bias)
-        self.net = nn.Sequential(up, ACTIVATIONS[config.activation](), down)
+def copy_attention(source: ProjectedAttention, target: CausalSelfAttention) -> None:
+    """Give `target` the weights of chapter 09's heads, which have no bias, and of their projection."""
+    stacked = torch.cat([layer.weight for layer in qkv_layers(source)])  # 3 * n_head times (hs, C) -> (3C, C)
+    target.qkv.weight.copy_(stacked)
+    target.qkv.bias.zero_()
+    target.proj.load_state_dict(source.proj.state_dict())
 
 
 class NanoBlock(Block):
-    """Chapter 10's block, around attention that may have a past; dropout on what each part adds."""
+    """Chapter 10's block, around attention that may have a cache; dropout on what each part adds."""
 
     def __init__(self, config: NanoGPTConfig):
-        super().__init__(config.n_embd, CausalSelfAttention(config), MLP(config))
-        self.ln1, self.ln2 = (nn.LayerNorm(config.n_embd, bias=config.bias) for _ in range(2))
+        attend = CausalSelfAttention(config)
+        think = WideFeedForward(config.n_embd, ACTIVATIONS[config.activation], config.bias)
+        super().__init__(config.n_embd, attend, think, config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: torch.Tensor, past: Callable | None = None, mask: torch.Tensor | None = None
+        self, x: torch.Tensor, cache: KVCache | None = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(B, T, n_embd) -> (B, T, n_embd); `past` and `mask` as for the attention."""
-        x = x + self.dropout(self.sa(self.ln1(x), past, mask))  # (B, T, C) + (B, T, C)
+        """(B, T, n_embd) -> (B, T, n_embd); `cache` and `mask` as for the attention."""
+        x = x + self.dropout(self.sa(self.ln1(x), cache, mask))  # (B, T, C) + (B, T, C)
         return x + self.dropout(self.ffwd(self.ln2(x)))
 
 
@@ -160,11 +141,12 @@ class NanoBody(nn.Module):
     ) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd); `caches` has one for each block."""
         x = self.dropout(x)
-        for i, block in enumerate(self.blocks):
-            x = block(x, caches and caches[i].extend, mask)
+        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+            x = block(x, cache, mask)
         return self.ln(x)
 
 
+@checkpoint_kind("NanoGPT", NanoGPTConfig)
 class NanoGPT(AutoregressiveModel):
     """nanoGPT's model: GPT-2's, with the lecture's as a choice (video 1:46:22; Radford et al. 2019).
 
@@ -172,10 +154,11 @@ class NanoGPT(AutoregressiveModel):
     """
 
     def __init__(self, config: NanoGPTConfig):
-        super().__init__(config.vocab_size, config.block_size, config.n_embd, lambda: NanoBody(config))
+        sizes = config.vocab_size, config.block_size, config.n_embd
+        super().__init__(*sizes, make_body=lambda: NanoBody(config), head_bias=not config.tied)
         self.config = config
         if config.tied:
-            self.lm_head.weight, self.lm_head.bias = self.token_embedding_table.weight, None
+            self.lm_head.weight = self.token_embedding_table.weight
         initialise(self)
 
     def embed(self, idx: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
@@ -196,12 +179,12 @@ class NanoGPT(AutoregressiveModel):
         `pad` (B,): how many columns at the left of each row, the cached ones included, hold no token.
         """
         (B, T), seen = idx.shape, caches[0].length
-        at = mask = None  # without a past or filling: as in training
+        at = mask = None  # without a past or padding: as in training
         if seen or pad is not None:
-            none = idx.new_zeros(B) if pad is None else pad
-            at = positions(seen, T, none)  # (B, T)
+            padding = idx.new_zeros(B) if pad is None else pad
+            at = positions_after(seen, T, padding)  # (B, T)
             if T > 1 or pad is not None:
-                mask = may_look(seen, T, none)  # (B, 1, T, seen + T)
+                mask = mask_after(seen, T, padding)  # (B, 1, T, seen + T)
         x = self.body(self.embed(idx, at), caches, mask)  # (B, T) -> (B, T, C)
         return self.lm_head(x[:, -1])  # (B, C) -> (B, vocab_size)
 
@@ -219,35 +202,29 @@ class NanoGPT(AutoregressiveModel):
         """Append sampled tokens to every row, each read once: (B, T) -> (B, T + max_new_tokens), int64.
 
         Under the same seed it's chapter 06's text, token for token. Where the text outgrows block_size, the
-        window moves: it begins anew with the last `keep` tokens. All block_size of them, the default, is
+        window moves: it starts again with the last `keep` tokens. All block_size of them, the default, is
         chapter 06's way; it means reading the window again at each step, since all positions change. With
         fewer, the tokens up to the next move are read once, but see a shorter context.
         `pad` (B,) tells how many ids at the left of each row are filling (`left_padded`).
         Raises chapter 06's errors, and ValueError for keep or pad out of range.
         """
         check_prompt(idx, max_new_tokens)
+        if pad is not None:
+            check_padding(pad, *idx.shape)
         keep = self.block_size if keep is None else keep
         if not 1 <= keep <= self.block_size:
-            raise ValueError(
-                f"keep is {keep}; expected 1 to block_size = {self.block_size}, or None for that"
-            )
-        B, T = idx.shape
-        if pad is not None and (pad.shape != (B,) or not ((pad >= 0) & (pad < T)).all()):
-            raise ValueError(
-                f"pad is {pad.tolist()}; expected {B} numbers from 0 to {T - 1}, one for each row"
-            )
-        text = torch.cat([idx, idx.new_zeros(B, max_new_tokens, dtype=torch.int64)], dim=1)
-        caches, start, read = self.new_caches(B), 0, 0  # the window's first token, the first one not yet read
-        for end in range(T, T + max_new_tokens):
-            if end - start > self.block_size:
-                start = read = end - keep
+            raise ValueError(f"keep is {keep}; expected 1 to block_size = {self.block_size}, or None")
+        caches, start = self.new_caches(len(idx)), 0  # start: the window's first column
+        for _ in range(max_new_tokens):
+            if idx.shape[1] - start > self.block_size:
+                start = idx.shape[1] - keep
                 for cache in caches:
                     cache.clear()
+            unread = idx[:, start + caches[0].length :]  # (B, 1), or more at the start of a window
             filling = None if pad is None else (pad - start).clamp(min=0)  # (B,)
-            logits = self.read(text[:, read:end], caches, filling)  # (B, end - read) -> (B, vocab_size)
-            text[:, end : end + 1] = next_token(logits, temperature, top_k, top_p)  # (B, 1)
-            read = end
-        return text
+            logits = self.read(unread, caches, filling)  # -> (B, vocab_size)
+            idx = torch.cat([idx, next_token(logits, temperature, top_k, top_p)], dim=1)  # (B, T + 1)
+        return idx
 
 
 @torch.no_grad()
@@ -259,16 +236,11 @@ def from_gpt(gpt: GPT) -> NanoGPT:
     *blocks, ln = gpt.body
     pairs = [(model.body.ln, ln)]
     for ours, theirs in zip(model.body.blocks, blocks, strict=True):
-        carry_heads(theirs.sa[0], into=ours.sa)
-        pairs += [(ours.ln1, theirs.ln1), (ours.ln2, theirs.ln2), (ours.ffwd, theirs.ffwd[0])]
+        (attention, _), (feed_forward, _) = theirs.sa, theirs.ffwd  # each with a dropout behind it
+        copy_attention(attention, ours.sa)
+        pairs += [(ours.ln1, theirs.ln1), (ours.ln2, theirs.ln2), (ours.ffwd, feed_forward)]
     for name in ("token_embedding_table", "position_embedding_table", "lm_head"):
         pairs.append((getattr(model, name), getattr(gpt, name)))
     for ours, theirs in pairs:
         ours.load_state_dict(theirs.state_dict())
     return model.train(gpt.training)
-
-
-def build_any(sizes: dict) -> GPT | NanoGPT:
-    """A model of the sizes in a checkpoint's JSON, chapter 11's or this one: for `load_checkpoint`."""
-    nano = sizes.keys() > asdict(GPTConfig()).keys()  # four choices more
-    return NanoGPT(NanoGPTConfig(**sizes)) if nano else GPT(GPTConfig(**sizes))

@@ -5,11 +5,14 @@ Video 1:26:48.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.multi_head import MultiHeadAttention
+from lecture_lib.self_attention import Head
 
 __all__ = ["ProjectedAttention", "ResidualBlock", "ResidualModel", "WideFeedForward"]
 
@@ -20,8 +23,8 @@ class ProjectedAttention(MultiHeadAttention):
     The projection back into the residual pathway; with it, this is section 3.2.2 of Vaswani et al. 2017.
     """
 
-    def __init__(self, n_embd: int, n_head: int, block_size: int, **how):
-        super().__init__(n_embd, n_head, block_size, **how)
+    def __init__(self, n_embd: int, n_head: int, block_size: int, make_head: Callable[..., nn.Module] = Head):
+        super().__init__(n_embd, n_head, block_size, make_head)
         self.proj = nn.Linear(n_embd, n_embd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -30,14 +33,15 @@ class ProjectedAttention(MultiHeadAttention):
 
 
 class WideFeedForward(nn.Module):
-    """For each token by itself: 4 times as many hidden channels, a ReLU, and back (video 1:26:48).
+    """For each token on its own: 4 times as many hidden channels, a ReLU, and back (video 1:26:48).
 
-    Equation 2 of Vaswani et al. 2017.
+    Equation 2 of Vaswani et al. 2017. Later chapters choose another activation, or layers without bias.
     """
 
-    def __init__(self, n_embd: int):
+    def __init__(self, n_embd: int, activation: Callable[[], nn.Module] = nn.ReLU, bias: bool = True):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd))
+        widen, narrow = nn.Linear(n_embd, 4 * n_embd, bias), nn.Linear(4 * n_embd, n_embd, bias)
+        self.net = nn.Sequential(widen, activation(), narrow)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd)."""

@@ -14,26 +14,27 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.counts import CountedPrior, context_ids
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPTConfig
-from lecture_lib.held_out import draw
-from lecture_lib.modern_block import ModernBlock, unit
+from lecture_lib.held_out import draw_with_parts
+from lecture_lib.language_model import with_loss
+from lecture_lib.modern_block import ModernBlock, rms_norm
 from lecture_lib.muon import Muon
-from lecture_lib.training import eval_mode
+from lecture_lib.tokenization import load_splits
 
 __all__ = [
     "INGREDIENTS",
     "NETWORK_CLASS",
     "NgramEmbedding",
-    "NoPositions",
-    "Race",
     "SpeedrunConfig",
     "SpeedrunGPT",
+    "SpeedrunTraining",
     "make_optimizers",
+    "recounted_speedrun",
     "soft_capped",
     "speedrun",
-    "strided_loss",
     "trapezoid",
 ]
 
@@ -43,50 +44,44 @@ def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
     return cap * torch.tanh(logits / cap)
 
 
-INGREDIENTS = (
-    "counts of the text",
-    "counts of the page",
-    "leaving the part out",
-    "counts as input",
-    "trust by place",
-    "rotary positions",
-    "QK-norm",
-    "squared ReLU",
-    "zero start",
-    "soft cap",
-)
-NETWORK_CLASS = ("counts of the text", "leaving the part out", "counts as input")  # what it does without
+INGREDIENTS = {  # what the tables call it: its field of SpeedrunConfig
+    "counts of the text": "count_text",
+    "counts of the page": "count_page",
+    "leaving the part out": "leave_part_out",
+    "counts as input": "counts_as_input",
+    "trust by place": "trust_by_place",
+    "rotary positions": "rotary",
+    "QK-norm": "qk_norm",
+    "squared ReLU": "squared_relu",
+    "zero start": "zero_start",
+    "soft cap": "soft_cap",
+}
+NETWORK_CLASS = {"count_text": False, "leave_part_out": False, "counts_as_input": False}
 
 
 @dataclass(frozen=True)
 class SpeedrunConfig(GPTConfig):
-    """What the speedrun's model is made of."""
+    """What the speedrun's model is made of, and which of its ingredients are in."""
 
     block_size: int = 256
     n_layer: int = 3
     order: int = 7  # characters of context in the longest counts
     ngrams: int = 1  # characters in the longest n-grams that have vectors of their own
     noise: float = 0.1  # share of the characters that the network, while training, reads wrongly
-    without: tuple[str, ...] = ()  # of INGREDIENTS
+    count_text: bool = True
+    count_page: bool = True
+    leave_part_out: bool = True  # of the text's counts, while training
+    counts_as_input: bool = True
+    trust_by_place: bool = True
+    rotary: bool = True  # False: a learned vector for each position
+    qk_norm: bool = True
+    squared_relu: bool = True
+    zero_start: bool = True
+    soft_cap: bool = True
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise is {self.noise}; expected a share from 0 up to, not including, 1")
-        if unknown := set(self.without) - set(INGREDIENTS):
-            raise ValueError(f"without has {sorted(unknown)}; expected some of: {', '.join(INGREDIENTS)}")
-
-    def has(self, ingredient: str) -> bool:
-        """Whether the ingredient is in."""
-        return ingredient not in self.without
-
-
-class NoPositions(nn.Module):
-    """Takes the place of a table of positions where attention itself tells them."""
-
-    def forward(self, places: torch.Tensor) -> torch.Tensor:
-        """Places (T,) -> zeros (T, 1)."""
-        return torch.zeros(len(places), 1, device=places.device)
+        self.check_share("noise")
 
 
 class NgramEmbedding(nn.Module):
@@ -96,16 +91,18 @@ class NgramEmbedding(nn.Module):
 
     def __init__(self, vocab_size: int, longest: int, n_embd: int):
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.n_embd = vocab_size, n_embd
         tables = (nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1))
         self.tables = nn.ModuleList(tables)
         for table in self.tables:
             nn.init.zeros_(table.weight)
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
-        """The sum of the vectors of the n-grams that end there: ids (B, T) -> (B, T, n_embd), or 0."""
-        ids = (context_ids(idx, n, self.vocab_size) for n in range(2, len(self.tables) + 2))  # (B, T) each
-        return sum(table(number % self.ROWS) for table, number in zip(self.tables, ids, strict=True))
+        """The sum of the vectors of the n-grams that end there: ids (B, T) -> (B, T, n_embd)."""
+        total = torch.zeros(*idx.shape, self.n_embd, device=idx.device)  # (B, T, C)
+        for n, table in enumerate(self.tables, start=2):
+            total = total + table(context_ids(idx, n, self.vocab_size) % self.ROWS)  # (B, T) -> (B, T, C)
+        return total
 
 
 class SpeedrunGPT(AutoregressiveModel):
@@ -117,20 +114,17 @@ class SpeedrunGPT(AutoregressiveModel):
 
     def __init__(self, config: SpeedrunConfig, text: torch.Tensor, parts: torch.Tensor | None = None):
         def make_body() -> nn.Module:
-            return nn.Sequential(*(ModernBlock(config, config.without) for _ in range(config.n_layer)))
+            choices = config.rotary, config.qk_norm, config.squared_relu, config.zero_start
+            return nn.Sequential(*(ModernBlock(config, *choices) for _ in range(config.n_layer)))
 
         V, C = config.vocab_size, config.n_embd
+        # The frame's table and head are drawn, then dropped: a seed gives the weights that the records had.
         super().__init__(V, config.block_size, C, make_body)
         self.config = config
-        if config.has("rotary positions"):
-            self.position_embedding_table = NoPositions()
-        self.prior = CountedPrior(
-            V,
-            config.order,
-            text if config.has("counts of the text") else None,
-            parts if config.has("counts of the text") and config.has("leaving the part out") else None,
-            config.has("counts of the page"),
-        )
+        if config.rotary:
+            self.position_embedding_table = None
+        counted, left_out = text if config.count_text else None, parts if config.leave_part_out else None
+        self.prior = CountedPrior(V, config.order, counted, left_out, page=config.count_page)
         self.hint = nn.Linear(V, C, bias=False)  # counts as input
         self.ngrams = NgramEmbedding(V, config.ngrams, C)
         self.dropout = nn.Dropout(config.dropout)
@@ -150,10 +144,10 @@ class SpeedrunGPT(AutoregressiveModel):
         """What the network makes of ids (B, T) and the counts' (B, T, vocab_size): (B, T, n_embd)."""
         read = self.noised(idx)
         x = self.embed(read) + self.ngrams(read)  # (B, T) -> (B, T, C)
-        if self.config.has("counts as input"):
+        if self.config.counts_as_input:
             hints = F.layer_norm(log_probs.detach(), log_probs.shape[-1:])  # (B, T, vocab_size)
             x = x + self.hint(hints)
-        return unit(self.body(self.dropout(unit(x))))
+        return rms_norm(self.body(self.dropout(rms_norm(x))))
 
     def forward(
         self, idx: torch.Tensor, targets: torch.Tensor | None = None, parts: torch.Tensor | None = None
@@ -165,18 +159,15 @@ class SpeedrunGPT(AutoregressiveModel):
         log_probs = self.prior(idx, parts if self.prior.part_tables else None)  # (B, T, vocab_size)
         x = self.features(idx, log_probs)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, vocab_size)
-        if self.config.has("soft cap"):
+        if self.config.soft_cap:
             logits = soft_capped(logits)
-        trust = self.trust(x) if self.config.has("trust by place") else self.trust.bias  # (B, T, 1) or (1,)
-        logits = logits + trust * log_probs
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        trust = self.trust(x) if self.config.trust_by_place else self.trust.bias  # (B, T, 1) or (1,)
+        return with_loss(logits + trust * log_probs, targets)
 
 
 @dataclass(frozen=True)
-class Race:
-    """How a speedrun trains."""
+class SpeedrunTraining:
+    """How a speedrun trains its model."""
 
     batch_size: int = 8  # B, sequences in an optimizer step
     max_iters: int = 1200  # optimizer steps
@@ -187,36 +178,38 @@ class Race:
     falling: float = 0.5  # share of the steps in which they fall, to 0
 
 
-def make_optimizers(model: SpeedrunGPT, race: Race) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: SpeedrunGPT, training: SpeedrunTraining) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, if it has a rate, and Adam for all else."""
-    matrices = list(model.body.parameters()) if race.muon_rate else []
+    matrices = list(model.body.parameters()) if training.muon_rate else []
     counts, ngrams = list(model.prior.parameters()), list(model.ngrams.parameters())
     chosen = {id(p) for p in (*matrices, *counts, *ngrams)}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": others}, {"params": counts, "lr": race.counts_rate}]
-    optimizers = [torch.optim.Adam(groups, lr=race.adam_rate, betas=(0.8, 0.95), fused=True)]
+    groups = [{"params": others}, {"params": counts, "lr": training.counts_rate}]
+    optimizers = [torch.optim.Adam(groups, lr=training.adam_rate, betas=(0.8, 0.95), fused=True)]
     if matrices:
-        optimizers.append(Muon(matrices, lr=race.muon_rate))
+        optimizers.append(Muon(matrices, lr=training.muon_rate))
     if ngrams:  # of whose rows a step reads few, and changes no others
-        optimizers.append(torch.optim.SparseAdam(ngrams, lr=race.adam_rate, betas=(0.8, 0.95)))
+        optimizers.append(torch.optim.SparseAdam(ngrams, lr=training.adam_rate, betas=(0.8, 0.95)))
     return optimizers
 
 
-def trapezoid(step: int, race: Race) -> float:
+def trapezoid(step: int, training: SpeedrunTraining) -> float:
     """The share of the learning rate at a step, 0 to max_iters - 1: up, level, and down to 0 at max_iters."""
-    up = (step + 1) / (race.rising * race.max_iters)
-    down = (race.max_iters - step) / (race.falling * race.max_iters) if race.falling else 1.0
+    up = (step + 1) / (training.rising * training.max_iters)
+    down = (training.max_iters - step) / (training.falling * training.max_iters) if training.falling else 1.0
     return min(up, 1.0, down)
 
 
-def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: Race) -> list[float]:
+def speedrun(
+    model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, training: SpeedrunTraining
+) -> list[float]:
     """Train `model` on `text` and `parts`, (N,), by torch's generator; returns the losses."""
-    optimizers = make_optimizers(model.train(), race)
-    schedules = [LambdaLR(optimizer, partial(trapezoid, race=race)) for optimizer in optimizers]
+    optimizers = make_optimizers(model.train(), training)
+    schedules = [LambdaLR(optimizer, partial(trapezoid, training=training)) for optimizer in optimizers]
     losses = []
-    for _ in tqdm(range(race.max_iters), unit="step", leave=False):
-        _, loss = model(*draw(text, parts, race.batch_size, model.block_size))
-        model.zero_grad(set_to_none=True)
+    for _ in tqdm(range(training.max_iters), unit="step", leave=False):
+        _, loss = model(*draw_with_parts(text, parts, training.batch_size, model.block_size))
+        model.zero_grad()
         loss.backward()
         for stepper in (*optimizers, *schedules):
             stepper.step()
@@ -224,15 +217,7 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, race: 
     return losses
 
 
-@torch.no_grad()
-def strided_loss(model: nn.Module, ids: torch.Tensor, stride: int) -> float:
-    """The loss over `ids`, (N,), in windows of block_size that overlap: of each only the new tokens count."""
-    size, total, done = model.block_size, 0.0, 0
-    if not 1 <= stride <= size:
-        raise ValueError(f"stride is {stride}; expected 1 to block_size = {size}")
-    with eval_mode(model):
-        for end in [*range(size, len(ids) - 1, stride), len(ids) - 1]:
-            logits, _ = model(ids[None, max(0, end - size) : end])  # (1, T) -> (1, T, vocab_size)
-            total += F.cross_entropy(logits[0, done - end :], ids[done + 1 : end + 1], reduction="sum").item()
-            done = end
-    return total / done
+@checkpoint_kind("SpeedrunGPT", SpeedrunConfig)
+def recounted_speedrun(config: SpeedrunConfig) -> SpeedrunGPT:
+    """The model to load a checkpoint's weights into: what isn't stored, the counts, it makes again."""
+    return SpeedrunGPT(config, load_splits()[1]["train"])

@@ -15,9 +15,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,17 +39,11 @@ from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, config_parser, estimate_loss
 
 __all__ = [
-    "BATCH",
-    "CHOICES",
-    "COLUMNS",
-    "ESTIMATE",
-    "PIECES",
-    "SIZES",
+    "MODEL_OPTIONS",
     "Processes",
+    "RunLog",
     "Trainer",
     "TrainerConfig",
-    "append_row",
-    "begin_log",
     "command_line",
     "joined_processes",
     "new_model",
@@ -57,33 +52,35 @@ __all__ = [
     "training_device",
 ]
 
-BATCH, ESTIMATE, PIECES = range(3)  # what random numbers are for; piece i takes PIECES + i
 
+def reseed(seed: int, step: int, purpose: str, piece: int = 0) -> None:
+    """Seed torch's generators for a purpose: "batch", "estimate", or the "dropout" of a piece of the batch.
 
-def reseed(seed: int, step: int, purpose: int) -> None:
-    """Seed torch's generators from three numbers: what is drawn next depends on nothing else."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, purpose)).generate_state(1)[0]))
+    What is drawn next depends on these four alone.
+    """
+    number = ("batch", "estimate", "dropout").index(purpose) + piece  # pieces count up from the last
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, number)).generate_state(1)[0]))
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train one model together; alone, unless they are counted."""
+    """The processes that train one model together, as one of them sees it; by default it is alone."""
 
-    rank: int = 0  # this one's number
-    count: int = 1
+    rank: int = 0  # this process's number
+    count: int = 1  # of all of them
 
     @property
     def first(self) -> bool:
-        """The one that estimates, writes and speaks."""
+        """Whether it is this process that estimates, writes and prints."""
         return self.rank == 0
 
     def share(self, n: int) -> range:
-        """The numbers of this process's pieces, of n pieces dealt out evenly."""
+        """The numbers of this process's pieces when n pieces are dealt out evenly."""
         each = n // self.count
         return range(self.rank * each, (self.rank + 1) * each)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model so that its gradients, whoever computed them, become their mean over all processes."""
+        """The model, made to average its gradients over all processes in each backward pass."""
         return DistributedDataParallel(model) if self.count > 1 else model
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
@@ -94,7 +91,7 @@ class Processes:
         return values
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` is set in at least one process: they learn of it before the same step."""
+        """Whether `flag` is set in at least one process; all of them get the same answer."""
         if self.count == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
@@ -103,6 +100,12 @@ class Processes:
 @dataclass(frozen=True)
 class TrainerConfig(TrainConfig):
     """Settings of the trainer; the defaults are for the lecture's small model (video 1:37:49)."""
+
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "device": ("auto", "cuda", "mps", "cpu"),
+        "dtype": ("auto", "float32", "bfloat16"),
+        "compile": ("auto", "on", "off"),
+    }
 
     batch_size: int = 16  # B, sequences per optimizer step, of all processes together
     block_size: int = 32  # T, context length in tokens
@@ -114,7 +117,7 @@ class TrainerConfig(TrainConfig):
     warmup_iters: int = 100  # steps until the highest
     weight_decay: float = 0.1  # of matrices
     beta2: float = 0.99  # of AdamW, the memory of its second average
-    grad_clip: float = 1.0  # longest gradient that is taken as it is; 0: any
+    grad_clip: float = 1.0  # the longest gradient that isn't shortened; 0: any length
     micro_batches: int = 1  # pieces that a batch is computed in, dealt out to the processes
     log_interval: int = 10  # steps between two rows of the log
     device: str = "auto"  # auto, cuda, mps or cpu
@@ -138,31 +141,45 @@ class TrainerConfig(TrainConfig):
         if self.batch_size % self.micro_batches:
             sizes = f"batch_size is {self.batch_size}, micro_batches is {self.micro_batches}"
             raise ValueError(f"{sizes}; expected micro_batches to divide batch_size")
-        for name, choices in CHOICES.items():
+        for name, choices in self.CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of: {', '.join(choices)}")
 
 
-CHOICES = {
-    "device": ("auto", "cuda", "mps", "cpu"),
-    "dtype": ("auto", "float32", "bfloat16"),
-    "compile": ("auto", "on", "off"),
-}
+class RunLog:
+    """The table of a run, log.csv: a row now and then, with the latest step's numbers and the speed.
 
-COLUMNS = ("step", "lr", "loss", "grad_norm", "tokens_per_second", "mfu", "train", "val")  # of log.csv
+    `tokens` is the number of tokens in a step, `mfu` the MFU of one token a second.
+    """
 
+    COLUMNS = ("step", "lr", "loss", "grad_norm", "tokens_per_second", "mfu", "train", "val")
 
-def begin_log(path: Path, last: int) -> None:
-    """Begin a log; of an interrupted run's, keep the complete rows up to step `last`."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= last]
-    write_text(path, ",".join(COLUMNS) + "\n" + "".join(kept))
+    def __init__(self, path: Path, tokens: int, mfu: float):
+        self.path, self.tokens, self.mfu = path, tokens, mfu
+        self.latest: dict[str, torch.Tensor | float] = {}  # the latest step's numbers, by column
+        self.row_step, self.row_time = 0, time.perf_counter()  # of the row before
 
+    def begin(self, last: int) -> None:
+        """Begin a log; of an interrupted run's, keep the complete rows up to step `last`."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= last]
+        write_text(self.path, ",".join(self.COLUMNS) + "\n" + "".join(kept))
+        self.row_step, self.row_time = max(last, 0), time.perf_counter()
 
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append one row to a log; a column that `row` hasn't stays empty."""
-    with path.open("a", encoding="utf-8", newline="\n") as log:
-        log.write(",".join(str(row.get(column, "")) for column in COLUMNS) + "\n")
+    def measured(self, step: int) -> dict[str, float]:
+        """The latest step's numbers and the speed since the row before; empty if no step was taken since."""
+        if step == self.row_step:
+            return {}
+        numbers = {name: float(value) for name, value in self.latest.items()}  # waits for a GPU
+        speed = (step - self.row_step) * self.tokens / (time.perf_counter() - self.row_time)
+        return {**numbers, "tokens_per_second": round(speed), "mfu": round(speed * self.mfu, 4)}
+
+    def append(self, step: int, row: dict[str, float]) -> None:
+        """Append a row; columns that are missing from `row` stay empty."""
+        row = {"step": step, **row}
+        with self.path.open("a", encoding="utf-8", newline="\n") as log:
+            log.write(",".join(str(row.get(column, "")) for column in self.COLUMNS) + "\n")
+        self.row_step, self.row_time = step, time.perf_counter()
 
 
 def read_log(path: Path) -> np.ndarray:
@@ -181,57 +198,60 @@ class Trainer(LongRun):
     """
 
     processes: Processes = Processes()
-    stopping: bool = False  # asked to end between two steps
+    stopping: bool = field(default=False, init=False)  # asked to end between two steps
 
     def __post_init__(self):
         super().__post_init__()
-        c, on_cuda = self.config, self.device.type == "cuda"
-        if c.micro_batches % self.processes.count:
+        c, count, on_cuda = self.config, self.processes.count, self.device.type == "cuda"
+        if c.micro_batches % count:
             raise CourseError(
-                f"micro_batches is {c.micro_batches}, and there are {self.processes.count} processes; "
+                f"micro_batches is {c.micro_batches}, and there are {count} processes; "
                 f"expected a multiple of them that divides batch_size = {c.batch_size}"
             )
-        groups = weight_decay_groups(self.model, c.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, c.beta2), fused=True)
-        self.log = self.folder / "log.csv"
         half = c.dtype == "bfloat16" or (c.dtype == "auto" and on_cuda and torch.cuda.is_bf16_supported())
         self.dtype = torch.bfloat16 if half else torch.float32
-        self.compiled = c.compile == "on" or (c.compile == "auto" and on_cuda)
+        compiled = c.compile == "on" or (c.compile == "auto" and on_cuda)
+        self.parallel = self.processes.parallel(torch.compile(self.model) if compiled else self.model)
+        mfu = training_flops(self.model) / count / peak_flops(self.device, self.dtype)
+        self.log = RunLog(self.folder / "log.csv", c.batch_size * c.block_size, mfu)
 
-    def take_steps(self, splits: dict[str, torch.Tensor]) -> None:
-        """The loop, from `step` to the end: called by `train`. KeyboardInterrupt once `stopping` is set."""
-        self.splits = splits
-        self.parallel = self.processes.parallel(torch.compile(self.model) if self.compiled else self.model)
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW, with weight decay for matrices alone."""
+        c = self.config
+        groups = weight_decay_groups(self.model, c.weight_decay)
+        return torch.optim.AdamW(groups, c.learning_rate, betas=(0.9, c.beta2), fused=True)
+
+    def steps(self, splits: dict[str, torch.Tensor]) -> Iterator[int]:
+        """Train, estimate and log; yields how many steps are taken, from 0 (or the next, if resumed) on."""
+        resumed = bool(self.history.steps)
         if self.processes.first:
-            self.flops = (
-                training_flops(self.model) / self.processes.count / peak_flops(self.device, self.dtype)
-            )
-            begin_log(self.log, self.step if self.history.steps else -1)
-        self.logged = (self.step, time.perf_counter())
-        if not self.history.steps:
-            self.between_steps()
-        while self.step < self.config.max_iters:
-            self.take_step()
-            self.step += 1
-            self.between_steps()
+            self.log.begin(last=self.first_step if resumed else -1)
+        if not resumed:
+            self.record(0, splits)
+            yield 0
+        for step in range(self.first_step, self.config.max_iters):
+            self.take_step(step, splits)
+            self.record(step + 1, splits)
+            yield step + 1
 
-    def take_step(self) -> None:
+    def take_step(self, step: int, splits: dict[str, torch.Tensor]) -> None:
         """One step of the optimizer, with the whole batch's gradient."""
         c = self.config
-        self.lr = warmup_cosine(self.step, c.learning_rate, c.min_lr, c.warmup_iters, c.max_iters)
+        lr = warmup_cosine(step, c.learning_rate, c.min_lr, c.warmup_iters, c.max_iters)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        self.loss = self.processes.mean(self.accumulate())
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip or math.inf)
+            group["lr"] = lr
+        loss = self.processes.mean(self.accumulate(step, splits))
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip or math.inf)
+        self.log.latest = {"lr": lr, "loss": loss, "grad_norm": grad_norm}
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
-    def accumulate(self) -> torch.Tensor:
+    def accumulate(self, step: int, splits: dict[str, torch.Tensor]) -> torch.Tensor:
         """Add up the gradients of this process's pieces; returns their mean loss."""
         mine, loss = self.processes.share(self.config.micro_batches), 0.0
-        xb, yb = self.batch()  # (B, T), (B, T)
+        xb, yb = self.batch(step, splits)  # pieces of (B / micro_batches, T) each
         for i in mine:
-            reseed(self.facts["seed"], self.step, PIECES + i)  # for dropout
+            reseed(self.facts["seed"], step, "dropout", piece=i)
             wait = self.processes.count > 1 and i != mine[-1]  # all processes average their sums, once
             with self.parallel.no_sync() if wait else nullcontext():
                 with self.precision():
@@ -240,60 +260,48 @@ class Trainer(LongRun):
             loss += piece.detach()
         return loss
 
-    def batch(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """This step's batch, inputs and targets in `micro_batches` pieces; the same in each process."""
+    def batch(
+        self, step: int, splits: dict[str, torch.Tensor]
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """A step's batch, inputs and targets in `micro_batches` pieces; the same in each process."""
         c = self.config
-        reseed(self.facts["seed"], self.step, BATCH)
-        xb, yb = get_batch(self.splits, "train", c.batch_size, c.block_size)  # (B, T), (B, T)
+        reseed(self.facts["seed"], step, "batch")
+        xb, yb = get_batch(splits, "train", c.batch_size, c.block_size)  # (B, T), (B, T)
         return xb.chunk(c.micro_batches), yb.chunk(c.micro_batches)
 
     def precision(self) -> torch.autocast:
         """Within it, matrix products are computed in the run's dtype; parameters stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def between_steps(self) -> None:
-        """Log, estimate, keep and save, all by the first process; stop if any process was asked to."""
-        if self.processes.first:
-            self.record()
-            self.before_step(self.step, self.history)
-        if self.step < self.config.max_iters and self.processes.any(self.stopping, self.device):
-            if self.processes.first:
-                self.save(self.step)
-                print(f"stopped before step {self.step:,}; the same command goes on from there")
-            raise KeyboardInterrupt
-
-    def record(self) -> None:
-        """Write a row of the log if one is due, with an estimate of the losses if one is due."""
+    def record(self, step: int, splits: dict[str, torch.Tensor]) -> None:
+        """Write a row of the log if one is due, with an estimate if one is due: the first process does."""
         c = self.config
-        estimating = self.step % c.eval_interval == 0 or self.step == c.max_iters
-        if not estimating and self.step % c.log_interval:
+        estimating = step % c.eval_interval == 0 or step == c.max_iters
+        if not self.processes.first or (step % c.log_interval and not estimating):
             return
-        row = {"step": self.step, **self.measured()}
+        row = self.log.measured(step)
         if estimating:
-            reseed(self.facts["seed"], 0, ESTIMATE)  # of the same batches each time
+            reseed(self.facts["seed"], 0, "estimate")  # of the same batches each time
             with self.precision():
-                losses = estimate_loss(self.model, self.splits, c)
-            self.history.add(self.step, losses)
-            speed = f", {row['tokens_per_second']:,} tokens/s, MFU {row['mfu']:.1%}" if self.step else ""
-            print(
-                f"step {self.step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}{speed}"
-            )
+                losses = estimate_loss(self.model, splits, c)
+            self.history.add(step, losses)
+            speed = f", {row['tokens_per_second']:,} tokens/s, MFU {row['mfu']:.1%}" if row else ""
+            print(f"step {step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}{speed}")
             row |= losses
-        append_row(self.log, row)
-        self.logged = (self.step, time.perf_counter())
+        self.log.append(step, row)
 
-    def measured(self) -> dict[str, float]:
-        """What the steps since the last row tell: the last one's numbers, and their speed."""
-        if self.step == self.logged[0]:
-            return {}
-        last = {
-            "lr": self.lr,
-            "loss": self.loss.item(),
-            "grad_norm": self.grad_norm.item(),
-        }  # waits for a GPU
-        steps, seconds = self.step - self.logged[0], time.perf_counter() - self.logged[1]
-        speed = steps * self.config.batch_size * self.config.block_size / seconds
-        return {**last, "tokens_per_second": round(speed), "mfu": round(speed * self.flops, 4)}
+    def between_steps(self, step: int) -> None:
+        """Keep the best model and save the state now and then: the first process does.
+
+        Raises KeyboardInterrupt, with the state saved, if any process is `stopping`.
+        """
+        if self.processes.first:
+            super().between_steps(step)
+        if step < self.config.max_iters and self.processes.any(self.stopping, self.device):
+            if self.processes.first:
+                self.save(step)
+                print(f"stopped before step {step:,}; the same command goes on from there")
+            raise KeyboardInterrupt
 
     def finish(self) -> None:
         """Leave the best model as the run's result: the first process does."""
@@ -316,13 +324,13 @@ def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> NanoG
 def training_device(name: str) -> torch.device:
     """The device for a setting of that name. Of several processes, each takes a GPU, or all share the CPU.
 
-    Raises CourseError for a device that this machine hasn't.
+    Raises CourseError for a device that this machine doesn't have.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device = choose_device() if name == "auto" else torch.device(name)
     if not found[device.type]:
         have = ", ".join(kind for kind, there in found.items() if there)
-        raise CourseError(f"device is {name}, which this machine hasn't; expected auto, or one of: {have}")
+        raise CourseError(f"device is {name}: this machine has no {name}; expected auto, or one of: {have}")
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
@@ -343,14 +351,14 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 64, "dropout": 0.0}  # of the model that the script builds
+MODEL_OPTIONS = ("n_layer", "n_head", "n_embd", "dropout")  # sizes that the command line asks for
 
 
 def command_line() -> argparse.ArgumentParser:
     """An option for each setting of a run, for the model's sizes, and for where the run is kept."""
     parser = config_parser("Train a GPT on tiny Shakespeare, alone or under torchrun.", TrainerConfig())
-    for name, value in SIZES.items():
-        option = f"--{name.replace('_', '-')}"
+    for name in MODEL_OPTIONS:
+        option, value = f"--{name.replace('_', '-')}", getattr(NanoGPTConfig(), name)
         parser.add_argument(option, type=type(value), default=value, help="default: %(default)s")
     parser.add_argument("--folder", type=Path, default=OUT / "trainer", help="default: %(default)s")
     parser.add_argument(
@@ -364,7 +372,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line()
     settings = vars(parser.parse_args(argv))
     seed, folder, save_seconds = (settings.pop(name) for name in ("seed", "folder", "save_seconds"))
-    sizes = {name: settings.pop(name) for name in SIZES}
+    sizes = {name: settings.pop(name) for name in MODEL_OPTIONS}
     tokenizer, splits = load_splits()
     try:
         config = TrainerConfig(**settings)
@@ -376,7 +384,7 @@ def main(argv: list[str] | None = None) -> None:
         device = training_device(config.device)
         model = model.to(device)
         with joined_processes(device) as processes, contextlib.ExitStack() as stack:
-            if not processes.first:  # only one speaks
+            if not processes.first:  # only one prints
                 stack.enter_context(redirect_stdout(io.StringIO()))
             print(f"{describe_device(device)}, processes: {processes.count}, folder: {folder}")
             trainer = Trainer(

@@ -7,7 +7,7 @@ Written by `lecture promote`: edit the notebook, not this file.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
@@ -26,8 +26,10 @@ __all__ = [
     "config_parser",
     "estimate_loss",
     "eval_mode",
+    "progress_bar",
     "sample_text",
     "train",
+    "training_steps",
 ]
 
 
@@ -103,41 +105,60 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
 
 
-def train(
+def progress_bar(config: TrainConfig, first_step: int = 0) -> Iterable[int]:
+    """The numbers of the steps from `first_step` on; a bar on standard output counts their tokens."""
+    return tqdm(
+        range(first_step, config.max_iters),
+        initial=first_step,
+        total=config.max_iters,
+        unit="token",
+        unit_scale=config.batch_size * config.block_size,  # tokens in a step
+        file=sys.stdout,
+        leave=False,
+    )
+
+
+def training_steps(
     model: nn.Module,
     splits: dict[str, torch.Tensor],
     config: TrainConfig,
-    optimizer: torch.optim.Optimizer | None = None,
-    history: History | None = None,
+    optimizer: torch.optim.Optimizer,
+    history: History,
     first_step: int = 0,
-    before_step: Callable[[int, History], None] | None = None,
-) -> History:
-    """Train `model` in place with AdamW; estimate and print the losses on the way (video 34:53, 38:00).
+) -> Iterator[int]:
+    """Train `model` in place, a step at a time; yields each step's number before it is taken.
 
     `splits` has "train" and "val", 1-D tensors of token ids; `model(xb, yb)` returns logits and loss.
-    Estimates before the step every `eval_interval` steps and before the last one; draws from torch's
-    global generator in the order of the lecture's script. The progress bar goes to standard output.
-    `before_step(step, history)` is called before each batch is drawn, and may save the state of the run. A
-    run goes on from `first_step` if model, optimizer, history and generator are as they were before it.
+    Estimates the losses every `eval_interval` steps and before the last one, prints them, and adds them to
+    `history` (video 34:53, 38:00). Draws from torch's global generator in the order of the lecture's script.
+    A run can go on from `first_step` if model, optimizer, history and generator are as they were when that
+    number was yielded.
     """
     device = next(model.parameters()).device
-    optimizer = optimizer or adamw(model, config)
-    history = history or History()
-    tokens = config.batch_size * config.block_size  # a step
-    bar = {"file": sys.stdout, "leave": False, "unit": "token", "unit_scale": tokens, "initial": first_step}
-    for step in tqdm(range(first_step, config.max_iters), total=config.max_iters, **bar):
+    for step in progress_bar(config, first_step):
         due = step % config.eval_interval == 0 or step == config.max_iters - 1
         if due and step not in history.steps:
             losses = estimate_loss(model, splits, config)
             history.add(step, losses)
             tqdm.write(f"step {step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-        if before_step:
-            before_step(step, history)
+        yield step
         xb, yb = get_batch(splits, "train", config.batch_size, config.block_size, device)  # (B, T), (B, T)
         _, loss = model(xb, yb)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def train(
+    model: nn.Module,
+    splits: dict[str, torch.Tensor],
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> History:
+    """Train `model` in place, by `adamw` unless another optimizer is given (video 38:00)."""
+    history = History()
+    for _ in training_steps(model, splits, config, optimizer or adamw(model, config), history):
+        pass
     return history
 
 
@@ -148,17 +169,21 @@ def sample_text(
     max_new_tokens: int,
     prompt: str = "\n",
     seed: int = 1337,
-    **how: float | None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> str:
     """The prompt and what `model.generate` appends to it, as text; seeds torch's generator first.
 
-    `how` goes to `generate`: what a later model lets one choose, such as its temperature.
+    The last three, of chapter 06, go to `generate` if they are set.
     """
+    choices = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    chosen = {name: value for name, value in choices.items() if value is not None}
     device = next(model.parameters()).device
     torch.manual_seed(seed)
     idx = torch.tensor([tokenizer.encode(prompt)], device=device)  # (1, T)
     with eval_mode(model):
-        ids = model.generate(idx, max_new_tokens, **how)[0]  # (T + max_new_tokens,)
+        ids = model.generate(idx, max_new_tokens, **chosen)[0]  # (T + max_new_tokens,)
     return tokenizer.decode(ids.tolist())
 
 

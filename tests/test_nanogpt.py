@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from lecture_lib import nanogpt
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course.sampling import write_on
-from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
 from lecture_lib.residual import ProjectedAttention
