@@ -32,12 +32,8 @@ def save_checkpoint(path: Path, model: AutoregressiveModel, tokenizer: CharToken
     # Copies, since a matrix that two layers share has two names, and the format holds no shared memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(copies)
-    card = {
-        "kind": type(model).__name__,
-        "model": asdict(model.config),
-        "characters": "".join(tokenizer.chars),
-        "sha256": hashlib.sha256(weights).hexdigest(),
-    }
+    card = {"kind": type(model).__name__, "model": asdict(model.config)}
+    card |= {"characters": "".join(tokenizer.chars), "sha256": hashlib.sha256(weights).hexdigest()}
     with replacing(path.with_suffix(".safetensors")) as temporary:
         temporary.write_bytes(weights)
     write_json(path.with_suffix(".json"), card | facts)
@@ -60,16 +56,11 @@ def checkpoint_kind(kind: str, config_class: type) -> Callable:
 
 
 def model_of(card: dict, file: Path) -> AutoregressiveModel:
-    """The model, its weights not loaded, that the card in `file` describes; CourseError for an unknown kind.
-
-    A card written before cards named a kind is recognised by its sizes: one kind of configuration has them.
-    """
-    sizes = card["model"]
-    by_sizes = {
-        frozenset(size.name for size in fields(config_class)): kind
-        for kind, (config_class, _) in CHECKPOINT_KINDS.items()
-    }
-    kind = card.get("kind") or by_sizes.get(frozenset(sizes))
+    """The model that the card in `file` describes, untrained; CourseError for an unknown kind."""
+    kind, sizes = card.get("kind"), card["model"]
+    for known, (config_class, _) in CHECKPOINT_KINDS.items():
+        if kind is None and set(sizes) == {size.name for size in fields(config_class)}:
+            kind = known  # cards didn't always name their kind, but one kind has these sizes
     if kind not in CHECKPOINT_KINDS:
         raise CourseError(
             f"{file}: the kind of model is {kind}; expected one of: {', '.join(CHECKPOINT_KINDS)}; "

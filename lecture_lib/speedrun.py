@@ -92,8 +92,9 @@ class NgramEmbedding(nn.Module):
     def __init__(self, vocab_size: int, longest: int, n_embd: int):
         super().__init__()
         self.vocab_size, self.n_embd = vocab_size, n_embd
-        tables = (nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1))
-        self.tables = nn.ModuleList(tables)
+        self.tables = nn.ModuleList(
+            nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1)
+        )
         for table in self.tables:
             nn.init.zeros_(table.weight)
 
@@ -200,9 +201,7 @@ def trapezoid(step: int, training: SpeedrunTraining) -> float:
     return min(up, 1.0, down)
 
 
-def speedrun(
-    model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, training: SpeedrunTraining
-) -> list[float]:
+def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, training: SpeedrunTraining) -> list:
     """Train `model` on `text` and `parts`, (N,), by torch's generator; returns the losses."""
     optimizers = make_optimizers(model.train(), training)
     schedules = [LambdaLR(optimizer, partial(trapezoid, training=training)) for optimizer in optimizers]
