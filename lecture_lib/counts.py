@@ -3,6 +3,8 @@
 From notebooks/16_counts.ipynb.
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Chen and Goodman 1999: https://doi.org/10.1006/csla.1999.0128
 """
 
 import torch

@@ -3,6 +3,8 @@
 From notebooks/14_chatgpt.ipynb, section "8. DPO: the same without reinforcement".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Rafailov et al. 2023: https://arxiv.org/abs/2305.18290
 """
 
 import torch

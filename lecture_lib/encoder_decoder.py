@@ -3,6 +3,8 @@
 From notebooks/12_encoder_decoder.ipynb.
 Video 1:42:39.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,9 @@
 From notebooks/06_single_head.ipynb, section "3. Drawing the next token".
 Video 1:19:11.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Holtzman et al. 2020: https://arxiv.org/abs/1904.09751
+Fan et al. 2018: https://arxiv.org/abs/1805.04833
 """
 
 import math

@@ -3,6 +3,9 @@
 From notebooks/11_gpt.ipynb.
 Video 1:37:49.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
+Radford et al. 2019: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
 import math

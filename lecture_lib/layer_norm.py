@@ -3,6 +3,10 @@
 From notebooks/10_layer_norm.ipynb.
 Video 1:32:51.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Ba et al. 2016: https://arxiv.org/abs/1607.06450
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
+Xiong et al. 2020: https://arxiv.org/abs/2002.04745
 """
 
 import torch
@@ -17,7 +21,7 @@ __all__ = ["Block", "LayerNorm", "LayerNormModel"]
 class LayerNorm(nn.Module):
     """Normalise each token on its own, over its channels; then a learned gain and shift (video 1:32:51).
 
-    Ba, Kiros, Hinton 2016, equation 4; equal to `torch.nn.LayerNorm`, which the models use for its speed.
+    Ba et al. 2016, equation 4; equal to `torch.nn.LayerNorm`, which the models use for its speed.
     """
 
     def __init__(self, n_embd: int, eps: float = 1e-5):

@@ -3,6 +3,10 @@
 From notebooks/16b_modern_block.ipynb, section "1. Five changes to the block".
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Zhang and Sennrich 2019: https://arxiv.org/abs/1910.07467
+Su et al. 2021: https://arxiv.org/abs/2104.09864
+So et al. 2021: https://arxiv.org/abs/2109.08668
 """
 
 import torch

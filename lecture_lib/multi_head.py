@@ -3,6 +3,8 @@
 From notebooks/07_multi_head.ipynb.
 Video 1:21:59.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 """
 
 from collections.abc import Callable

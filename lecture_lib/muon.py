@@ -3,6 +3,8 @@
 From notebooks/16b_modern_block.ipynb, section "2. Muon".
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Jordan et al. 2024: https://kellerjordan.github.io/posts/muon/
 """
 
 import torch

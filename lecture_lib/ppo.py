@@ -3,6 +3,11 @@
 From notebooks/14_chatgpt.ipynb, section "7. Stage 3: PPO".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Ziegler et al. 2019: https://arxiv.org/abs/1909.08593
+Ouyang et al. 2022: https://arxiv.org/abs/2203.02155
+Schulman et al. 2016: https://arxiv.org/abs/1506.02438
+Schulman et al. 2017: https://arxiv.org/abs/1707.06347
 """
 
 import copy

@@ -3,6 +3,8 @@
 From notebooks/13b_trainer.ipynb, section "1. The optimizer's recipe".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Loshchilov and Hutter 2017: https://arxiv.org/abs/1608.03983
 """
 
 import math

@@ -3,6 +3,8 @@
 From notebooks/14_chatgpt.ipynb, section "3. The requests".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Efron 1979: https://doi.org/10.1214/aos/1176344552
 """
 
 import math

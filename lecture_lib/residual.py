@@ -3,6 +3,9 @@
 From notebooks/09_residual.ipynb.
 Video 1:26:48.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
+He et al. 2015: https://arxiv.org/abs/1512.03385
 """
 
 from collections.abc import Callable

@@ -3,6 +3,10 @@
 From notebooks/14_chatgpt.ipynb, section "6. Stage 2: the reward model".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Bradley and Terry 1952: https://doi.org/10.2307/2334029
+Ouyang et al. 2022: https://arxiv.org/abs/2203.02155
+Christiano et al. 2017: https://arxiv.org/abs/1706.03741
 """
 
 import copy

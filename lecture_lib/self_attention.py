@@ -3,6 +3,8 @@
 From notebooks/05_self_attention.ipynb, section "5. `attention` and `Head`".
 Video 58:26, 1:00:18, 1:02:00, 1:11:38.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 """
 
 from collections.abc import Callable

@@ -3,6 +3,9 @@
 From notebooks/13_nanogpt.ipynb, section "6. How large, how much work, how much memory".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Radford et al. 2019: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+Brown et al. 2020: https://arxiv.org/abs/2005.14165
 """
 
 from lecture_lib.nanogpt import NanoGPTConfig

@@ -3,6 +3,8 @@
 From notebooks/16c_speedrun.ipynb.
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Gemma Team 2024: https://arxiv.org/abs/2408.00118
 """
 
 from dataclasses import dataclass

@@ -25,6 +25,7 @@ from lecture_lib.base.files import write_text
 from lecture_lib.base.paths import LIBRARY, NOTEBOOKS, ROOT
 
 from .chapters import Chapter, all_chapters, video_times
+from .references import cited_papers
 from .tables import aligned
 
 PACKAGE = "lecture_lib"
@@ -243,15 +244,18 @@ def draft(module: Module, modules: dict[str, Module]) -> str:
 
 
 def docstring(module: Module) -> str:
-    """Title, and where the module comes from: notebook, section, time in the video."""
+    """Title, where the module comes from (notebook, section, time in the video), and the papers it cites."""
     section = re.sub(r" \(\[.*", "", module.section)  # without the link to the video
     times = video_times(module.section) or module.chapter.video_times
     source = f"From notebooks/{module.chapter.path.name}"
+    cited = cited_papers("\n".join(cell.source for cell in module.cells))
+    papers = [f"{name}: {url}" for name, url in cited.items()]
     lines = [
         f"{module.title.rstrip('.')}.\n",
         f'{source}, section "{section}".' if section else f"{source}.",
         *([f"Video {times}."] if times else []),
         "Written by `lecture promote`: edit the notebook, not this file.\n",
+        *([*papers, ""] if papers else []),
     ]
     return '"""{}"""'.format("\n".join(lines))
 

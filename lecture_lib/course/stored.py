@@ -18,6 +18,7 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
 
 from .chapters import Chapter, read_notebook
+from .references import citation_problems
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -100,6 +101,8 @@ def problems(path: Path) -> list[str]:
     for index, cell in code:
         found += cell_problems(index, cell)
     found += unasserted(code)
+    for index, cell in enumerate(notebook.cells):
+        found += [f"cell {index}: {problem}" for problem in citation_problems(cell)]
     if notebook != normalised(notebook):
         found.append(
             "not normalised (timing, kernel or widget metadata, or a cut stream); run `lecture refresh`"
