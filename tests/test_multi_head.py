@@ -120,3 +120,11 @@ heads.faults = [
      model_is_that_body_in_the_frame),
 ]  # fmt: skip
 test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(heads)
+
+
+def test_several_heads_look_in_more_ways_than_one():
+    """The rank of what the last output takes from each token, its weights held fixed: one for each head."""
+    multi, x = make(multi_head, 6, 4, 2), draw(1, 6, 8)
+    parts = [head.attend(x)[1][0, -1][:, None, None] * head.value.weight.T for head in multi.heads]
+    assert torch.linalg.matrix_rank(torch.cat(parts, dim=-1).flatten(1)) == 4
+    assert torch.linalg.matrix_rank(parts[0].flatten(1)) == 1

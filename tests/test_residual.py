@@ -161,3 +161,10 @@ blocks.faults = [
      attention_equals_torch),
 ]  # fmt: skip
 test_a_property_holds, test_a_planted_fault_is_caught = suite_tests(blocks)
+
+
+def test_other_heads_can_be_given():
+    """`make_head` reaches the heads, as the chapter on dropout and the encoder need it."""
+    blind = residual.ProjectedAttention(6, 2, 4, make_head=lambda C, hs, T: nn.Linear(C, hs))
+    assert [type(head) for head in blind.heads] == [nn.Linear, nn.Linear]
+    assert blind(torch.zeros(1, 4, 6)).shape == (1, 4, 6)
