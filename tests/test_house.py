@@ -31,7 +31,10 @@ def imported(path: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
-            names.add(".".join([*above, *filter(None, [node.module])]))
+            module = ".".join([*above, *filter(None, [node.module])])
+            names.update(
+                [module, *(f"{module}.{alias.name}" for alias in node.names if module == "lecture_lib")]
+            )
     return {name.removeprefix("lecture_lib.") for name in names if name.startswith("lecture_lib.")}
 
 
@@ -46,7 +49,8 @@ def test_an_import_that_points_up_is_seen(tmp_path, monkeypatch):
     path = tmp_path / "lecture_lib" / "base" / "device.py"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "from ..gpt import GPT\nfrom .files import write_text\ndef f():\n    import lecture_lib.course.cli\n"
+        "from lecture_lib import dpo\nfrom ..gpt import GPT\nfrom .files import write_text\n"
+        "def f():\n    import lecture_lib.course.cli\n"
     )
-    assert imported(path) == {"gpt", "base.files", "course.cli"}
+    assert imported(path) == {"dpo", "gpt", "base.files", "course.cli"}
     assert floor("base.files") < floor("averaging") < floor("gpt") < floor("course.experiments.races")
