@@ -29,7 +29,7 @@ def save_checkpoint(path: Path, model: AutoregressiveModel, tokenizer: CharToken
     The JSON, the checkpoint's card, holds the kind of model (its class), its configuration, the tokenizer's
     characters, the SHA-256 of the weights, and `facts`. Each file is moved into place as a whole.
     """
-    # Copies, since a matrix that two layers share has two names, and the format holds no shared memory.
+    # Copies: chapter 13 lets two layers share a matrix, which has two names then; the format shares nothing.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(copies)
     card = {"kind": type(model).__name__, "model": asdict(model.config)}
@@ -60,7 +60,7 @@ def model_of(card: dict, file: Path) -> AutoregressiveModel:
     kind, sizes = card.get("kind"), card["model"]
     for known, (config_class, _) in CHECKPOINT_KINDS.items():
         if kind is None and set(sizes) == {size.name for size in fields(config_class)}:
-            kind = known  # cards didn't always name their kind, but one kind has these sizes
+            kind = known  # a card from before cards named their kind: one kind has these sizes
     if kind not in CHECKPOINT_KINDS:
         raise CourseError(
             f"{file}: the kind of model is {kind}; expected one of: {', '.join(CHECKPOINT_KINDS)}; "

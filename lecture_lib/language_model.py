@@ -25,8 +25,8 @@ class LanguageModel(nn.Module):
     """Embeddings, a body and a head of logits: the frame of the later models (video 58:26, 1:00:18).
 
     `make_body()` is called once and returns the module between embeddings and head, (B, T, n_embd) to
-    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, head. A later
-    model may do without the table of positions, or without the head's bias.
+    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, head. The
+    head of a later model has no bias.
     """
 
     def __init__(
@@ -35,13 +35,12 @@ class LanguageModel(nn.Module):
         block_size: int,
         n_embd: int,
         make_body: Callable[[], nn.Module],
-        positions: bool = True,
         head_bias: bool = True,
     ):
         super().__init__()
         self.block_size = block_size
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
-        self.position_embedding_table = nn.Embedding(block_size, n_embd) if positions else None
+        self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.body = make_body()
         self.lm_head = nn.Linear(n_embd, vocab_size, bias=head_bias)
 
@@ -58,7 +57,7 @@ class LanguageModel(nn.Module):
         if self.block_size < T:
             raise ValueError(f"idx has rows of {T} tokens; expected at most block_size = {self.block_size}")
         tok_emb = self.token_embedding_table(idx)  # (B, T) -> (B, T, C)
-        if self.position_embedding_table is None:
+        if self.position_embedding_table is None:  # a later model's choice
             return tok_emb
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T,) -> (T, C)
         return tok_emb + pos_emb  # (B, T, C) + (T, C) -> (B, T, C)

@@ -38,7 +38,7 @@ class ProjectedAttention(MultiHeadAttention):
 class WideFeedForward(nn.Module):
     """For each token on its own: 4 times as many hidden channels, a ReLU, and back (video 1:26:48).
 
-    Equation 2 of Vaswani et al. 2017. Later chapters choose another activation, or layers without bias.
+    Equation 2 of Vaswani et al. 2017. Chapter 13 chooses another activation, or layers without bias.
     """
 
     def __init__(self, n_embd: int, activation: Callable[[], nn.Module] = nn.ReLU, bias: bool = True):

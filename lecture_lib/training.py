@@ -137,7 +137,7 @@ def training_steps(
     device = next(model.parameters()).device
     for step in progress_bar(config, first_step):
         due = step % config.eval_interval == 0 or step == config.max_iters - 1
-        if due and step not in history.steps:
+        if due and step not in history.steps:  # a resumed run has this step's estimate
             losses = estimate_loss(model, splits, config)
             history.add(step, losses)
             tqdm.write(f"step {step:5}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
