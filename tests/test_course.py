@@ -109,6 +109,19 @@ def test_ladder_table_has_a_line_a_rung():
     assert [line.split("  ")[0] for line in lines[2:]] == rungs
 
 
+@pytest.mark.parametrize(
+    ("stem", "parameters", "shown"),
+    [
+        ("11_gpt", 209_729, "1.82"),
+        ("11_gpt", 10_788_929, "1.48"),
+        ("03_bigram", 4_225, "about 2.5"),
+        ("04_x", 1, ""),
+    ],
+)
+def test_a_run_is_compared_with_the_lectures_model_of_its_size(stem, parameters, shown):
+    assert ladder.lecture_shown(stem, {"parameters": parameters}) == shown
+
+
 def test_columns_are_aligned():
     assert tables.aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\n---  --\nccc  d"
 

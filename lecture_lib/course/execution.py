@@ -22,7 +22,7 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 
 from .chapters import Chapter, read_notebook
-from .ladder import latest_run, lecture_numbers
+from .ladder import latest_run, lecture_shown
 from .stored import QUIET_KERNEL
 from .tables import aligned
 
@@ -194,7 +194,6 @@ def save_pictures(executed: Path) -> Path | None:
 
 def table(results: list[Result]) -> str:
     """A line a chapter: time, losses, the lecture's number, and where the picture (or the copy) lies."""
-    lecture = lecture_numbers()
     rows = [("chapter", "time", "train", "val", "lecture", "picture or notebook")]
     for result in sorted(results, key=lambda result: result.chapter.label):
         losses = result.losses or {}
@@ -203,7 +202,7 @@ def table(results: list[Result]) -> str:
                 result.chapter.stem,
                 f"{result.seconds:.1f} s",
                 *(f"{losses[key]:.4f}" if key in losses else "" for key in ("train", "val")),
-                lecture.get(result.chapter.stem, {}).get("shown", ""),
+                lecture_shown(result.chapter.stem, losses),
                 shown(result.picture or result.executed),
             )
         )

@@ -21,6 +21,14 @@ def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
+def lecture_shown(stem: str, run: dict) -> str:
+    """The loss that the lecture gives for chapter `stem`: of its small model, if the run was of that size."""
+    numbers = lecture_numbers().get(stem, {})
+    small = numbers.get("small", {})
+    same_size = "parameters" in run and run["parameters"] == small.get("parameters")
+    return (small if same_size else numbers).get("shown", "")
+
+
 def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OUT) -> None:
     """Remember a training run of chapter `stem` on this machine: its end, and the way there.
 
