@@ -24,6 +24,7 @@ notebook            module           what it holds
                     translation      Train a translator and let it translate
 13_nanogpt          nanogpt          nanoGPT
                     kv_cache         Key-value cache
+                    decoding         Weights laid out for one token at a time
                     gpt2_weights     Read and write the weights of GPT-2 and nanoGPT
                     sizing           Parameters, FLOPs and memory by formula
 13b_trainer         recipe           Learning-rate schedule and weight-decay groups
@@ -43,3 +44,7 @@ notebook            module           what it holds
 
 Written by hand are `base`, which every chapter may use, and `course`, which runs them all.
 """
+
+from lecture_lib.base.threads import begin_with_one
+
+begin_with_one()

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import safetensors.torch
+import torch
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
@@ -23,14 +24,23 @@ from lecture_lib.tokenization import CharTokenizer
 __all__ = ["CHECKPOINT_KINDS", "checkpoint_kind", "load_checkpoint", "model_of", "save_checkpoint"]
 
 
-def save_checkpoint(path: Path, model: AutoregressiveModel, tokenizer: CharTokenizer, facts: dict) -> None:
+def save_checkpoint(
+    path: Path,
+    model: AutoregressiveModel,
+    tokenizer: CharTokenizer,
+    facts: dict,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Write the weights to `path`.safetensors and, beside them, what they belong to, to `path`.json.
 
     The JSON, the checkpoint's card, holds the kind of model (its class), its configuration, the tokenizer's
-    characters, the SHA-256 of the weights, and `facts`. Each file is moved into place as a whole.
+    characters, the SHA-256 of the weights, and `facts`. Each file is moved into place as a whole. With
+    `dtype` torch.float16 the weights are rounded to half the bytes.
     """
     # Copies: chapter 13 lets two layers share a matrix, which has two names then; the format shares nothing.
-    copies = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    copies = {
+        name: tensor.detach().to("cpu", dtype, copy=True) for name, tensor in model.state_dict().items()
+    }
     weights = safetensors.torch.save(copies)
     card = {"kind": type(model).__name__, "model": asdict(model.config)}
     card |= {"characters": "".join(tokenizer.chars), "sha256": hashlib.sha256(weights).hexdigest()}

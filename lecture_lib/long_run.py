@@ -21,6 +21,7 @@ from lecture_lib.base.device import describe_device
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
 from lecture_lib.base.records import stamp
+from lecture_lib.base.threads import fit_threads
 from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.tokenization import CharTokenizer
@@ -64,6 +65,7 @@ class LongRun:
     first_step: int = 0  # later than 0 if it was resumed
 
     def __post_init__(self):
+        fit_threads(sum(p.numel() for p in self.model.parameters()))
         self.optimizer = self.make_optimizer()
         self.device = next(self.model.parameters()).device
         self.state_file = self.folder / "state.pt"

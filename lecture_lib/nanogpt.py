@@ -8,6 +8,7 @@ Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 Radford et al. 2019: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -192,7 +193,7 @@ class NanoGPT(AutoregressiveModel):
         return self.lm_head(x[:, -1])  # (B, C) -> (B, vocab_size)
 
     @torch.no_grad()
-    def generate(
+    def stream(
         self,
         idx: torch.Tensor,
         max_new_tokens: int,
@@ -201,14 +202,14 @@ class NanoGPT(AutoregressiveModel):
         top_p: float | None = None,
         keep: int | None = None,
         pad: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Append sampled tokens to every row, each read once: (B, T) -> (B, T + max_new_tokens), int64.
+    ) -> Iterator[torch.Tensor]:
+        """Draw the next token of every row of idx (B, T), then the next: (B, 1) each, int64, as it is drawn.
 
-        Under the same seed it's chapter 06's text, token for token. Where the text outgrows block_size, the
-        window moves: it starts again with the last `keep` tokens. All block_size of them, the default, is
-        chapter 06's way; it means reading the window again at each step, since all positions change. With
-        fewer, the tokens up to the next move are read once, but see a shorter context.
-        `pad` (B,) tells how many ids at the left of each row are filling (`left_padded`).
+        Under the same seed it's chapter 06's text, token for token, but each token is read once. Where the
+        text outgrows block_size, the window moves: it starts again with the last `keep` tokens. All
+        block_size of them, the default, is chapter 06's way; it means reading the window again at each step,
+        since all positions change. With fewer, the tokens up to the next move are read once, but see a
+        shorter context. `pad` (B,) tells how many ids on the left of each row are padding (`left_padded`).
         Raises chapter 06's errors, and ValueError for keep or pad out of range.
         """
         check_prompt(idx, max_new_tokens)
@@ -224,10 +225,15 @@ class NanoGPT(AutoregressiveModel):
                 for cache in caches:
                     cache.clear()
             unread = idx[:, start + caches[0].length :]  # (B, 1), or more at the start of a window
-            filling = None if pad is None else (pad - start).clamp(min=0)  # (B,)
-            logits = self.read(unread, caches, filling)  # -> (B, vocab_size)
-            idx = torch.cat([idx, next_token(logits, temperature, top_k, top_p)], dim=1)  # (B, T + 1)
-        return idx
+            padding = None if pad is None else (pad - start).clamp(min=0)  # (B,)
+            logits = self.read(unread, caches, padding)  # -> (B, vocab_size)
+            idx_next = next_token(logits, temperature, top_k, top_p)  # (B, vocab_size) -> (B, 1)
+            idx = torch.cat([idx, idx_next], dim=1)  # (B, T), (B, 1) -> (B, T + 1)
+            yield idx_next
+
+    def generate(self, idx: torch.Tensor, max_new_tokens: int, **choices) -> torch.Tensor:
+        """Append to every row what `stream` draws, given its choices: (B, T) -> (B, T + max_new_tokens)."""
+        return torch.cat([idx, *self.stream(idx, max_new_tokens, **choices)], dim=1)
 
 
 @torch.no_grad()

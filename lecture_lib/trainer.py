@@ -386,10 +386,10 @@ def main(argv: list[str] | None = None) -> None:
         with joined_processes(device) as processes, contextlib.ExitStack() as stack:
             if not processes.first:  # only one prints
                 stack.enter_context(redirect_stdout(io.StringIO()))
-            print(f"{describe_device(device)}, processes: {processes.count}, folder: {folder}")
             trainer = Trainer(
                 model, tokenizer, config, folder, facts, save_seconds=save_seconds, processes=processes
             )
+            print(f"{describe_device(device)}, processes: {processes.count}, folder: {folder}")
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, trainer.stop)
             trainer.train(splits)

@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lecture_lib.base.paths import LIBRARY
 from lecture_lib.course import promotion
 from lecture_lib.course.stored import normalised, save
 
@@ -50,6 +51,8 @@ class Course:
             root / name for name in ("notebooks", "lecture_lib", "README.md")
         )
         self.notebooks.mkdir()
+        self.library.mkdir()
+        (self.library / "base").symlink_to(LIBRARY / "base")
         self.readme.write_text(README)
         self.write("01_numbers", FIRST)
         self.write("02_more", SECOND)

@@ -114,6 +114,21 @@ def pads_as_if_alone(library, block_size):
         unread = torch.full((3, 1), token % V)
 
 
+@writing.holds
+def streams_what_it_generates(library, B, T, new):
+    """Token by token, each as soon as it is drawn; reading goes on only when the next one is asked for."""
+    model, idx, read = make(library, 4), draw_ids(B, T), []
+    model.token_embedding_table.register_forward_hook(lambda *_: read.append(1))
+    torch.manual_seed(7)
+    tokens = []
+    for token in model.stream(idx, new, keep=3):
+        tokens.append(token)
+        assert token.shape == (B, 1) and len(read) == len(tokens)
+    assert len(tokens) == new and torch.equal(
+        torch.cat([idx, *tokens], dim=1), write(model.generate, idx, new, keep=3)
+    )
+
+
 test_at_any_size = writing.at_any_size(
     B=range(1, 4), T=range(2, 10), block_size=range(2, 7), new=range(1, 10),
     choices=[{"bias": False}, {"tied": True, "activation": "relu"}, {"n_head": 3, "n_layer": 3}],
@@ -164,6 +179,7 @@ writing.faults = [
     ("the future is seen", kv_cache, "(past &", "((past | True) &", reads_in_any_pieces),
     ("filled at the right", kv_cache, "[0] * (T - len(prompt)) + prompt", "prompt + [0] * (T - len(prompt))",
      pads_as_if_alone),
+    ("the first row alone", nanogpt, "yield idx_next", "yield idx_next[:1]", streams_what_it_generates),
     ("temperature not handed on", nanogpt, DRAWN, DRAWN.replace("temperature", "1.0"),
      writes_chapter_06s_text),
     ("top k not handed on", nanogpt, DRAWN, DRAWN.replace("top_k", "None"), writes_chapter_06s_text),

@@ -1,6 +1,7 @@
 """The speedrun's races, their ablations, and the benchmark."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from kit import refusals
 
 from lecture_lib import speedrun
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, ROOT
+from lecture_lib.base.paths import ROOT
 from lecture_lib.course import sampling
 from lecture_lib.course.experiments import bench, races
 from lecture_lib.gpt import GPTConfig
@@ -46,14 +47,8 @@ def test_a_race_is_the_same_again_under_its_seed(tiny, tmp_path):
 def test_a_finished_race_can_be_sampled_from(tiny, tmp_path):
     races.run_race(7, "tiny", tmp_path / "model-7")
     assert json.loads((tmp_path / "model-7.json").read_text())["seed"] == 7
-    text = sampling.write_on("abc", 20, checkpoint=tmp_path / "model-7")
+    text = sampling.write_on("abc", tmp_path / "model-7", length=20)
     assert text.startswith("abc") and len(text) == 23
-
-
-def test_the_shipped_record_can_be_sampled_from():
-    text = sampling.write_on("ROMEO:", 20, seed=1, checkpoint=DATA / "checkpoint" / "speedrun")
-    assert text.startswith("ROMEO:") and len(text) == 26
-    assert text == sampling.write_on("ROMEO:", 20, seed=1, checkpoint=DATA / "checkpoint" / "speedrun")
 
 
 def test_the_record_is_written_once_all_races_are_over(tiny, tmp_path):
@@ -134,7 +129,7 @@ def test_every_variant_changes_the_recipe_and_is_recorded_under_every_seed(name)
 
 RESULTS = {
     "machine": "a machine",
-    "threads": 2,
+    "cores": 2,
     "date": "2026-01-01",
     "peak GFLOP/s": 65.4,
     "training, small": {
@@ -143,8 +138,12 @@ RESULTS = {
     },
     "sampling": {"again": {"ratio": 1.0, "tokens per second": 4.0}},
     "growth": {},
+    "threads": {"tiny": {"idle, 1 thread": 1.0, "busy, 1 thread": 1234.56}},
     "to a loss": {"1.88": {"seconds": 9.6, "val": 1.7}, "1.48": {"seconds": 30, "val": 1.466}},
 }
+
+
+SMALLEST = GPTConfig(block_size=8, n_embd=8, n_head=2, n_layer=1)
 
 
 def test_the_table_goes_between_the_marks_and_nowhere_else():
@@ -153,6 +152,8 @@ def test_the_table_goes_between_the_marks_and_nowhere_else():
     assert renewed.startswith(f"before\n{bench.BEGIN}\n| measured | model | ratio |")
     assert renewed.endswith(f"{bench.END}\nafter\n") and "old" not in renewed
     assert "| training, small | fast | 2.50 | 2,500 | 62% |" in renewed
+    assert "| a training step of, in ms | idle, 1 thread | beside a busy program, 1 thread |" in renewed
+    assert "| tiny | 1.0 | 1,234.6 |" in renewed
     assert "below 1.88 (to 1.70) in 10 s; below 1.48 (to 1.47) in 30 s." in renewed
     assert bench.put_into(renewed, RESULTS) == renewed
 
@@ -165,11 +166,30 @@ def test_tasks_take_turns_and_the_first_round_is_not_counted():
 
 
 def test_every_model_of_the_benchmark_trains():
-    config = GPTConfig(block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.1)
+    config = replace(SMALLEST, dropout=0.1)
     models = bench.MODELS | bench.FAST_KERNEL
     found = bench.training(config, batch_size=2, rounds=1, models=models)
     assert list(found) == list(models) and found[next(iter(models))]["ratio"] == 1
     assert all(model["tokens per second"] > 0 for model in found.values())
+
+
+def test_every_way_of_writing_writes():
+    for found in (bench.sampling(SMALLEST, new=3, rounds=1), bench.long_text(SMALLEST, rounds=1)):
+        rates = list(found.values())
+        assert rates[0]["ratio"] == 1 and all(rate["tokens per second"] > 0 for rate in rates)
+
+
+def test_a_step_is_timed_with_each_number_of_threads_and_beside_a_busy_program(monkeypatch):
+    monkeypatch.setattr(bench, "cores", lambda: 2)
+    before, used = torch.get_num_threads(), []
+    (found,) = bench.threads({"step": lambda: used.append(torch.get_num_threads())}, rounds=1).values()
+    assert list(found) == ["idle, 1 thread", "idle, 2 threads", "busy, 1 thread", "busy, 2 threads"]
+    assert set(used) == {1, 2} and torch.get_num_threads() == before
+
+
+def test_a_token_is_timed_after_the_first():
+    came = []
+    assert bench.seconds_a_token(lambda: (came.append(i) for i in range(4))) >= 0 and came == [0, 1, 2, 3]
 
 
 def test_the_readme_shows_what_was_recorded():

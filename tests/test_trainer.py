@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lecture_lib import long_run, recipe, throughput, trainer
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import ROOT
+from lecture_lib.base.threads import fixed
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer, load_splits
 from lecture_lib.training import estimate_loss
@@ -575,7 +576,7 @@ def script(folder: Path, *launcher: str, **changes) -> subprocess.Popen:
     options = {**asdict(SCRIPT), **SIZES, "folder": folder, **changes}
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, *launcher, "-m", "lecture_lib.trainer", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **fixed(1)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

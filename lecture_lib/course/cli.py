@@ -4,20 +4,18 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT
+from lecture_lib.base.threads import VARIABLE, fixed
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
 CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
-OTHER_MACHINES = [
-    {"OMP_NUM_THREADS": "1"},
-    {"OMP_NUM_THREADS": "2"},
-    {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"},
-]
+OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"lecture: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("lecture: interrupted", file=sys.stderr)
+        print("\nlecture: interrupted", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush fails too
     return 1
 
 
@@ -66,7 +66,13 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1 is careful, above 1 is wild")
     sample.add_argument("--top-k", type=int, help="draw among the k likeliest characters (default: all)")
     sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
-    sample.add_argument("--checkpoint", type=Path, help="e.g. out/11_gpt/cpu/model (default: the course's)")
+    sample.add_argument("--exact", action="store_true",
+                        help="beyond the context, forget one character at a time: slower")  # fmt: skip
+    sample.add_argument("--bfloat16", action="store_true", help="weights rounded to half the bytes")
+    source = sample.add_mutually_exclusive_group()
+    source.add_argument("--model", choices=("small", "speedrun"), default="small",
+                        help="one that comes with the course (default: %(default)s)")  # fmt: skip
+    source.add_argument("--checkpoint", type=Path, help="your own, e.g. out/11_gpt/cpu/model")
 
     speedrun = command(speedrun_command)
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
@@ -90,6 +96,10 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
     )
     command(refresh_command).add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    ship = command(ship_command)
+    ship.add_argument("run", type=Path, help="its folder, e.g. out/trainer")
+    ship.add_argument("name", help="e.g. full: of data/checkpoint/full.* and data/recorded/full.json")
+    ship.add_argument("--commit", required=True, help="that the run was started from")
     seeds = command(seeds_command)
     seeds.add_argument("chapter")
     seeds.add_argument("seeds", nargs="+", type=int)
@@ -126,20 +136,35 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def sample_command(arguments: argparse.Namespace) -> int:
-    """Write text with a trained model: by default, the small one of the course."""
-    from .sampling import SHIPPED, write_on
+    """Write text with a trained model, as it is drawn."""
+    from .sampling import SHIPPED, load_writer, stream_text
 
-    print(
-        write_on(
-            arguments.prompt,
-            arguments.length,
-            arguments.seed,
-            arguments.temperature,
-            arguments.top_k,
-            arguments.checkpoint or SHIPPED,
+    model, tokenizer = load_writer(arguments.checkpoint or SHIPPED[arguments.model], arguments.bfloat16)
+    names = ("prompt", "length", "seed", "temperature", "top_k", "exact")
+    characters = stream_text(model, tokenizer, **{name: getattr(arguments, name) for name in names})
+    began = time.perf_counter()
+    written = print_streamed(arguments.prompt, characters)
+    seconds = time.perf_counter() - began
+    print(f"{written} characters in {seconds:.1f} s: {written / seconds:.0f} a second", file=sys.stderr)
+    if len(arguments.prompt) + written > model.block_size and not arguments.exact:
+        print(
+            f"the text is longer than the context of {model.block_size} characters: whenever that was full, "
+            "its first half was forgotten; --exact forgets one character at a time",
+            file=sys.stderr,
         )
-    )
     return 0
+
+
+def print_streamed(prompt: str, characters: Iterator[str]) -> int:
+    """Print the prompt and, each as it comes, the characters; returns how many they were."""
+    first = next(characters, "")  # what is refused is refused here, with nothing printed
+    print(prompt + first, end="", flush=True)
+    written = len(first)
+    for character in characters:
+        print(character, end="", flush=True)
+        written += 1
+    print()
+    return written
 
 
 def speedrun_command(arguments: argparse.Namespace) -> int:
@@ -200,18 +225,19 @@ def test_command(arguments: argparse.Namespace) -> int:
     if arguments.portable:
         failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
         return int(any(failures))
-    return check_command(arguments) or pytest(["tests", "notebooks"], {"OMP_NUM_THREADS": "1"})
+    return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
     """The exit status of nbval over all notebooks, under a machine's environment variables."""
-    print(f"\nnbval with {' '.join(f'{name}={value}' for name, value in machine.items())}", flush=True)
+    settings = " ".join(f"{name}={value}" for name, value in machine.items() if value)
+    print(f"\nnbval with {settings}", flush=True)
     return pytest(["notebooks"], machine)
 
 
 def pytest(targets: list[str], environment: dict[str, str]) -> int:
     """The exit status of pytest with nbval, side by side by file: as many workers as there are cores for."""
-    workers = CORES // int(environment["OMP_NUM_THREADS"])
+    workers = CORES // int(environment[VARIABLE])
     command = [*PYTEST, "-n", str(workers), *targets]
     return subprocess.call(command, cwd=ROOT, env={**os.environ, **environment})
 
@@ -251,6 +277,17 @@ def refresh_command(arguments: argparse.Namespace) -> int:
     for chapter in chosen(arguments.chapters):
         print(f"executing {chapter.stem}", flush=True)
         refresh(chapter)
+    return 0
+
+
+def ship_command(arguments: argparse.Namespace) -> int:
+    """Put a finished run's model, at half precision, and its record into data/."""
+    import torch
+
+    from .shipping import ship
+
+    torch.set_num_threads(CORES)
+    print(f"wrote {ship(arguments.run, arguments.name, arguments.commit)}")
     return 0
 
 

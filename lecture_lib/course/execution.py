@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
+from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, read_notebook
 from .ladder import latest_run, lecture_shown
@@ -135,7 +136,7 @@ def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: in
 
 def begin_worker() -> None:
     """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= fixed(1)
     os.setpgrp()
 
 

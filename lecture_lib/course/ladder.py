@@ -1,7 +1,7 @@
 """The ladder of the lecture: its numbers, ours over several seeds, and the learner's own latest runs.
 
-Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/recorded/seeds/` what
-`lecture seeds` measured, `out/NN_name/run.json` what was last run on this machine.
+Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/recorded/` what was measured
+(by `lecture seeds`, and the run at full size), `out/NN_name/run.json` what was last run on this machine.
 """
 
 import tomllib
@@ -14,19 +14,23 @@ from lecture_lib.base.records import read_json, stamp, write_json
 from .tables import aligned
 
 SEEDS = DATA / "recorded" / "seeds"
+FULL_SIZE = DATA / "recorded" / "full.json"  # the recorded run at the lecture's full size
 
 
 def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
-    """Chapter stem -> what the video shows: `rung`, `val`, `shown` (as it is said there), `video`."""
+    """Chapter stem -> what the video shows: `rung`, `val`, `shown` (as it is said there), `video`.
+
+    Where a chapter has a run at full size as well, that rung's numbers are under `full`.
+    """
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def lecture_shown(stem: str, run: dict) -> str:
-    """The loss that the lecture gives for chapter `stem`: of its small model, if the run was of that size."""
+    """The loss that the lecture gives for chapter `stem`, at full size if the run was of that size."""
     numbers = lecture_numbers().get(stem, {})
-    small = numbers.get("small", {})
-    same_size = "parameters" in run and run["parameters"] == small.get("parameters")
-    return (small if same_size else numbers).get("shown", "")
+    full = numbers.get("full", {})
+    full_size = "parameters" in run and run["parameters"] == full.get("parameters")
+    return (full if full_size else numbers).get("shown", "")
 
 
 def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OUT) -> None:
@@ -86,14 +90,24 @@ def ladder_table() -> str:
     """
     rows = [("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")]
     for stem, numbers in lecture_numbers().items():
-        size, summary, run = numbers["parameters"], seed_summary(stem), latest_run(stem)
+        summary, run, full = seed_summary(stem), latest_run(stem), numbers.get("full")
         recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
-        recorded += other_size(summary["runs"][0], size) if summary else ""
-        mine = f"{run['val']:.4f} at {run['steps']:,} steps" + other_size(run, size) if run else ""
-        rows.append((numbers["rung"], numbers["shown"], f"{size:,}", recorded, mine))
+        recorded += other_size(summary["runs"][0], numbers) if summary else ""
+        full_size = full and run and run["parameters"] == full["parameters"]
+        rows.append(row(numbers, recorded, None if full_size else run))
+        if full:
+            record = read_json(FULL_SIZE)
+            recorded = f"{record['losses']['blocks']:.4f}{other_size(record, full)}" if record else ""
+            rows.append(row(full, recorded, run if full_size else None))
     return aligned(rows)
 
 
-def other_size(run: dict, parameters: int) -> str:
-    """A remark on a run of a model that has not so many parameters."""
-    return "" if run["parameters"] == parameters else f" ({run['parameters']:,} parameters)"
+def row(numbers: dict, recorded: str, run: dict | None) -> tuple[str, ...]:
+    """A rung's line of the table: the lecture's numbers, the recorded ones, and a run on this machine."""
+    mine = f"{run['val']:.4f} at {run['steps']:,} steps{other_size(run, numbers)}" if run else ""
+    return numbers["rung"], numbers["shown"], f"{numbers['parameters']:,}", recorded, mine
+
+
+def other_size(run: dict, numbers: dict) -> str:
+    """A remark on a run of a model that hasn't as many parameters as the lecture's."""
+    return "" if run["parameters"] == numbers["parameters"] else f" ({run['parameters']:,} parameters)"

@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import write_text
 from lecture_lib.base.paths import LIBRARY, NOTEBOOKS, ROOT
+from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, all_chapters, video_times
 from .references import cited_papers
@@ -297,7 +298,7 @@ def generated(modules: dict[str, Module], library: Path) -> dict[Path, str]:
 
 
 def contents(modules: dict[str, Module]) -> str:
-    """The package's docstring: a table of the modules, in the chapters' order."""
+    """The package's `__init__`: a table of the modules in order, and the start with one thread."""
     rows, stem = [("notebook", "module", "what it holds")], None
     for module in modules.values():
         rows.append((module.chapter.stem if module.chapter.stem != stem else "", module.name, module.title))
@@ -306,7 +307,8 @@ def contents(modules: dict[str, Module]) -> str:
         '"""The library of the course, promoted from its notebooks. Written by `lecture promote`.\n\n'
         f"{aligned(rows)}\n\n"
         "Written by hand are `base`, which every chapter may use, and `course`, which runs them all.\n"
-        '"""\n'
+        '"""\n\n'
+        f"from {PACKAGE}.base.threads import begin_with_one\n\nbegin_with_one()\n"
     )
 
 
@@ -430,7 +432,7 @@ def failed_imports(modules: dict[str, Module], library: Path) -> list[str]:
         subprocess.run(
             [sys.executable, "-c", IMPORTER, folder, *names],
             cwd=library.parent,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # a process that forks must have no threads
+            env={**os.environ, **fixed(1)},  # a process that forks must have no threads
             check=True,
         )
         said = {name: (Path(folder) / f"{library.name}.{name}").read_text().rstrip() for name in modules}

@@ -1,35 +1,85 @@
-"""Text from a trained model, for those who want to read before they have trained one."""
+"""Text from a trained model, as it is written, for those who want to read before they have trained one."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from lecture_lib import speedrun  # noqa: F401  so that its checkpoints can be loaded, as chapter 13's can
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA
+from lecture_lib.base.threads import fit_threads
 from lecture_lib.checkpoint import load_checkpoint
+from lecture_lib.decoding import for_writing
+from lecture_lib.generation import AutoregressiveModel, check_prompt
 from lecture_lib.gpt import GPT
-from lecture_lib.nanogpt import from_gpt
-from lecture_lib.training import sample_text
+from lecture_lib.nanogpt import NanoGPT, from_gpt
+from lecture_lib.tokenization import CharTokenizer
 
-SHIPPED = DATA / "checkpoint" / "small"  # .safetensors and .json
+SHIPPED = {name: DATA / "checkpoint" / name for name in ("small", "speedrun")}
+DEFAULT = "small"
 
 
-def write_on(
+def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, CharTokenizer]:
+    """The model in `checkpoint` (with or without suffix), laid out for writing, and its tokenizer.
+
+    With `bfloat16` its weights are rounded to half the bytes. Raises CourseError for a checkpoint that can't
+    be read, or one whose model has no such choice.
+    """
+    model, tokenizer, _ = load_checkpoint(checkpoint)
+    fit_threads(sum(p.numel() for p in model.parameters()))
+    if isinstance(model, GPT):
+        model = from_gpt(model)  # the same text, sooner
+    if isinstance(model, NanoGPT):
+        return for_writing(model, torch.bfloat16 if bfloat16 else None), tokenizer
+    if bfloat16:
+        raise CourseError(f"{checkpoint}: bfloat16 is for a GPT or NanoGPT; this is a {type(model).__name__}")
+    return model, tokenizer
+
+
+def stream_text(
+    model: AutoregressiveModel,
+    tokenizer: CharTokenizer,
     prompt: str,
     length: int = 500,
     seed: int = 1337,
     temperature: float = 1.0,
     top_k: int | None = None,
-    checkpoint: Path = SHIPPED,
-) -> str:
-    """The prompt and `length` characters more, drawn from the model in `checkpoint` (with or without suffix).
+    exact: bool = False,
+) -> Iterator[str]:
+    """`length` characters that go on from the prompt, each as soon as it is drawn.
 
-    Raises CourseError for a checkpoint that can't be read, characters that the model doesn't know, an empty
-    prompt, or a temperature, top_k or length out of range.
+    When the text outgrows the context, half of the context is forgotten at once, so that a character costs
+    the same in a long text as in a short one. With `exact`, one character is forgotten at a time, as in
+    chapter 06, and all others are read again for each.
+    Raises CourseError for characters that the model doesn't know, an empty prompt, or a temperature, top_k
+    or length out of range.
     """
-    model, tokenizer, _ = load_checkpoint(checkpoint)
-    if isinstance(model, GPT):
-        model = from_gpt(model)  # the same text, faster
+    torch.manual_seed(seed)
+    dials = {"temperature": temperature, "top_k": top_k}
     try:
-        return sample_text(model, tokenizer, length, prompt, seed, temperature, top_k)
+        idx = torch.tensor([tokenizer.encode(prompt)])  # (1, T)
+        if isinstance(model, NanoGPT):
+            keep = model.block_size if exact else max(1, model.block_size // 2)
+            tokens = model.stream(idx, length, **dials, keep=keep)
+        else:
+            tokens = one_by_one(model, idx, length, dials)
+        for idx_next in tokens:  # (1, 1)
+            yield tokenizer.decode(idx_next[0].tolist())
     except ValueError as error:
         raise CourseError(str(error)) from None
+
+
+def one_by_one(
+    model: AutoregressiveModel, idx: torch.Tensor, length: int, dials: dict
+) -> Iterator[torch.Tensor]:
+    """What a model that has no cache appends to idx (1, T): (1, 1) each."""
+    check_prompt(idx, length)
+    for _ in range(length):
+        idx = model.generate(idx, 1, **dials)  # (1, T) -> (1, T + 1)
+        yield idx[:, -1:]
+
+
+def write_on(prompt: str, checkpoint: Path = SHIPPED[DEFAULT], **choices) -> str:
+    """The prompt and what `stream_text`, given its choices, appends to it by the model in `checkpoint`."""
+    return prompt + "".join(stream_text(*load_writer(checkpoint), prompt, **choices))

@@ -1,12 +1,17 @@
-"""The benchmark: what a token costs in the course's three models, side by side in one run, ratios first.
+"""The benchmark: what a token costs in the course's models, side by side in one run, ratios first.
 
 Every comparison takes its measurements in turns, so that a machine which slows down slows all of them. The
 results go to `data/recorded/bench.json`, a picture beside it and a table into the README.
 """
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -16,12 +21,16 @@ import torch
 from lecture_lib.base.files import replacing, write_text
 from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.base.records import stamp, write_json
+from lecture_lib.base.threads import cores
 from lecture_lib.batches import get_batch
+from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.course.plots import use_style
+from lecture_lib.course.sampling import one_by_one
 from lecture_lib.course.tables import aligned
+from lecture_lib.decoding import for_writing
 from lecture_lib.evaluation import split_loss
-from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.gpt import GPT, GPTConfig
+from lecture_lib.layer_norm import LayerNormModel
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig, from_gpt
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining
 from lecture_lib.throughput import peak_flops, training_flops
@@ -45,14 +54,17 @@ SMALL = GPTConfig(block_size=256, n_layer=3)  # the speedrun's size
 LECTURE = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)  # the lecture's final one, no dropout
 
 
-def in_turns(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """The median seconds of each task over some rounds, one of each a round, after one that isn't counted."""
+def in_turns(tasks: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, float]:
+    """The median seconds of each task over some rounds, one of each a round, after one that isn't counted.
+
+    A task that returns a number has timed itself.
+    """
     seconds = {name: [] for name in tasks}
     for _ in range(rounds + 1):
         for name, task in tasks.items():
             began = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - began)
+            own = task()
+            seconds[name].append(time.perf_counter() - began if own is None else own)
     return {name: median(times[1:]) for name, times in seconds.items()}
 
 
@@ -84,17 +96,99 @@ def training(
     }
 
 
+def seconds_a_token(tokens: Callable[[], Iterator[torch.Tensor]]) -> float:
+    """Seconds for each token that comes, but for the first: before it, the prompt is read."""
+    stream = tokens()
+    next(stream)
+    began = time.perf_counter()
+    count = sum(1 for _ in stream)
+    return (time.perf_counter() - began) / count
+
+
 def sampling(config: GPTConfig, new: int, rounds: int) -> dict[str, dict]:
-    """Tokens per second of chapter 13's model with its cache, and read again at every token (chapter 06)."""
+    """Tokens per second of chapter 13's model near the full context, by each way of writing."""
     model = from_gpt(GPT(config)).eval()
-    prompt = TEXT[None, : config.block_size - new]
-    tasks = {
-        "read again at each token": lambda: AutoregressiveModel.generate(model, prompt, new),
-        "with a cache": lambda: model.generate(prompt, new),
+    prompt = TEXT[None, : config.block_size - new]  # (1, T)
+    split, half = for_writing(model), for_writing(model, torch.bfloat16)
+    ways = {
+        "read again at each token (chapter 06)": lambda: one_by_one(model, prompt, 5, {}),
+        "with a cache (chapter 13)": lambda: model.stream(prompt, new),
+        "and layers split among the cores": lambda: split.stream(prompt, new),
+        "and weights in bfloat16": lambda: half.stream(prompt, new),
     }
-    rates = {name: new / s for name, s in in_turns(tasks, rounds).items()}
-    first = rates["read again at each token"]
+    return token_rates(ways, rounds)
+
+
+def long_text(config: GPTConfig, rounds: int) -> dict[str, dict]:
+    """Tokens per second beyond the context, where the window moves by one token at a time, or by half."""
+    model, size = for_writing(from_gpt(GPT(config))), config.block_size
+    prompt = TEXT[None, :size]  # (1, block_size)
+    ways = {
+        "the window moves by one token": lambda: model.stream(prompt, 5),
+        "the window moves by half": lambda: model.stream(prompt, 1 + size // 2, keep=size // 2),
+    }
+    return token_rates(ways, rounds)
+
+
+def token_rates(ways: dict[str, Callable[[], Iterator]], rounds: int) -> dict[str, dict]:
+    """Tokens per second of each way of writing, measured in turns, and as multiples of the first."""
+    timed = {name: partial(seconds_a_token, tokens) for name, tokens in ways.items()}
+    rates = {name: 1 / seconds for name, seconds in in_turns(timed, rounds).items()}
+    first = next(iter(rates.values()))
     return {name: {"ratio": rate / first, "tokens per second": rate} for name, rate in rates.items()}
+
+
+def rung_steps() -> dict[str, Callable]:
+    """A training step of each size of the course's models, on as many tokens as its chapter takes."""
+    layer_norm = partial(LayerNormModel, vocab_size=65, block_size=8, n_embd=32, n_head=4, n_layer=3)
+    shipped = GPTConfig(block_size=128, n_embd=128)
+    makers = {
+        "chapter 03's": (lambda _: BigramLanguageModel(65), GPTConfig(block_size=8), 32),
+        "chapter 10's": (lambda _: layer_norm(), GPTConfig(block_size=8), 32),
+        "chapter 11's": (GPT, GPTConfig(), 16),
+        "the small one in data/checkpoint": (GPT, shipped, 16),
+        "twice as large": (GPT, replace(shipped, n_embd=192), 16),
+        "the lecture's full size": (MODELS["chapter 13, all heads at once"], LECTURE, 4),
+    }
+    return {name: training_step(*maker) for name, maker in makers.items()}
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """Within it, another program keeps one core busy."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def threads(steps: dict[str, Callable], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each step with one thread and with all: on an idle machine, beside a busy program."""
+    numbers, found = (1, cores()), {name: {} for name in steps}
+
+    def measure(where: str) -> None:
+        tasks = {pair: partial(with_threads, *pair, steps) for pair in product(steps, numbers)}
+        for (name, number), seconds in in_turns(tasks, rounds).items():
+            found[name][f"{where}, {number} thread{'s' * (number > 1)}"] = 1000 * seconds
+
+    measure("idle")
+    with busy_neighbour():
+        measure("busy")
+    return found
+
+
+def with_threads(name: str, number: int, steps: dict[str, Callable]) -> float:
+    """Seconds of the named step with that number of threads: the mean of five, after a first one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    steps[name]()
+    began, repeats = time.perf_counter(), 5
+    for _ in range(repeats):
+        steps[name]()
+    torch.set_num_threads(before)
+    return (time.perf_counter() - began) / repeats
 
 
 GROWTH = {
@@ -136,14 +230,16 @@ def benchmark(rounds: int = 5) -> dict:
     """All measurements, with the machine and the date."""
     return {
         **stamp("make bench"),
-        "threads": torch.get_num_threads(),
+        "cores": torch.get_num_threads(),
         "peak GFLOP/s": peak_flops(torch.device("cpu"), torch.float32) / 1e9,
         "training, the speedrun's size, 8 x 256": training(SMALL, 8, rounds),
         "training, the lecture's size, 64 x 256": training(LECTURE, 64, 3),
         "training, the lecture's size and dropout, 64 x 256": training(
             replace(LECTURE, dropout=0.2), 64, 3, MODELS | FAST_KERNEL
         ),
-        "sampling, the lecture's size, near the full context": sampling(LECTURE, 16, 3),
+        "sampling, the lecture's size, near the full context": sampling(LECTURE, 64, 5),
+        "sampling, the lecture's size, a long text": long_text(LECTURE, 3),
+        "threads": threads(rung_steps(), rounds=3),
         "growth": growth(rounds=3),
         "to a loss": short_races(),
     }
@@ -179,19 +275,37 @@ def rows(results: dict) -> list[tuple[str, ...]]:
     return table
 
 
-def readme_table(results: dict) -> str:
-    """The table in Markdown, and a line that says where and when it was measured."""
-    heading, *measured = rows(results)
-    table = [heading, ("---",) * len(heading), *measured]
-    where = f"{results['machine']}, {results['threads']} threads, {results['date']}"
+def thread_rows(results: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """The milliseconds of a step against threads as a table, a heading first."""
+    first = next(iter(results.values()))
+    heading = (
+        "a training step of, in ms",
+        *(name.replace("busy", "beside a busy program") for name in first),
+    )
+    return [heading, *((name, *(f"{ms:,.1f}" for ms in found.values())) for name, found in results.items())]
+
+
+def markdown(table: list[tuple[str, ...]]) -> str:
+    """A table, its heading first, in Markdown."""
+    heading, *rest = table
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest))
+
+
+def readme_tables(results: dict) -> str:
+    """The tables in Markdown, and a line that says where and when they were measured."""
+    where = f"{results['machine']}, {results['cores']} threads, {results['date']}"
     races = "; ".join(
         f"below {target} (to {run['val']:.2f}) in {run['seconds']:.0f} s"
         for target, run in results["to a loss"].items()
     )
     peak = f"peak of a large product {results['peak GFLOP/s']:.0f} GFLOP/s"
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    sentence = f"The speedrun's validation loss, from random weights: {races}."
-    return "\n".join(lines) + f"\n\n{sentence}\n\n*`make bench`: {where}; {peak}.*"
+    parts = (
+        markdown(rows(results)),
+        markdown(thread_rows(results["threads"])),
+        f"The speedrun's validation loss, from random weights: {races}.",
+        f"*`make bench`: {where}; {peak}.*",
+    )
+    return "\n\n".join(parts)
 
 
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
@@ -200,7 +314,7 @@ BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
 def put_into(readme: str, results: dict) -> str:
     """The README's text with the table between its two marks renewed."""
     before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{readme_table(results)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{readme_tables(results)}\n{END}{rest.split(END)[1]}"
 
 
 def record_benchmark() -> str:
@@ -210,4 +324,4 @@ def record_benchmark() -> str:
     draw_growth(results["growth"], RECORD.with_suffix(".png"))
     readme = ROOT / "README.md"
     write_text(readme, put_into(readme.read_text(encoding="utf-8"), results))
-    return aligned(rows(results))
+    return f"{aligned(rows(results))}\n\n{aligned(thread_rows(results['threads']))}"
