@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
+from lecture_lib.base.records import write_json
 from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
 from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
+from lecture_lib.course.kernels import own_kernels
 from lecture_lib.course.ladder import latest_run, record_run
 from lecture_lib.course.stored import save
 from lecture_lib.training import History
@@ -197,11 +199,65 @@ def test_chapters_side_by_side(tiny, tmp_path):
     assert [line.split()[0] for line in lines] == ["01_tiny", "03_tiny", "04_tiny"]
 
 
-def test_no_chapter_begins_after_one_has_failed(tiny, tmp_path):
-    chapters = [tiny(f"assert {number} != 2", stem=f"0{number}_tiny") for number in (1, 2, 3)]
-    with pytest.raises(CourseError, match="02_tiny failed; what ran so far is in"):
-        list(execution.run_chapters(chapters, "cpu", {}, tmp_path / "out"))
-    assert (tmp_path / "out" / "01_tiny").exists() and not (tmp_path / "out" / "03_tiny").exists()
+def test_the_others_go_on_when_one_fails_or_is_killed(tiny, tmp_path):
+    tiny("print('fine')")
+    tiny("assert False, 'no'", stem="02_tiny")
+    killed = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    tiny("x = 1", killed, stem="03_tiny")  # its kernel
+    tiny(killed.replace("getpid", "getppid"), stem="04_tiny")  # the process that runs the chapter
+    tiny("print('fine')", stem="05_tiny")
+    process = lecture(tmp_path)
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 1
+    rows = {row.split()[0]: row.split()[1] for row in output.splitlines() if "_tiny" in row}
+    assert {stem for stem, time in rows.items() if time == "failed"} == {"02_tiny", "03_tiny", "04_tiny"}
+    assert {"01_tiny", "05_tiny"} < set(rows)
+    assert "AssertionError: no" in errors and "02_tiny failed; what ran so far is in" in errors
+    assert "03_tiny: its kernel died in cell 3, perhaps for want of memory" in errors
+    assert "04_tiny: its process was killed, perhaps for want of memory" in errors
+    assert errors.count("Traceback") == 1  # that of the assertion
+
+
+def shadow_kernel(folder: Path, *command: str) -> str:
+    """A folder for JUPYTER_PATH in which the kernel called python3 is another command."""
+    spec = {"argv": command, "display_name": "x", "language": "python"}
+    write_json(folder / "kernels" / "python3" / "kernel.json", spec)
+    return str(folder)
+
+
+def test_a_kernel_that_does_not_answer_is_reported_in_a_sentence(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "START_SECONDS", 1)
+    asleep = (sys.executable, "-c", "import time; time.sleep(60)")
+    monkeypatch.setenv("JUPYTER_PATH", shadow_kernel(tmp_path / "jupyter", *asleep))
+    with pytest.raises(CourseError, match=r"^01_tiny: Kernel didn't respond in 1 seconds; is the machine"):
+        run_chapter(tiny("1"), {}, tmp_path / "out")
+
+
+def test_kernels_are_this_interpreter_s_whatever_surrounds_them(tiny, tmp_path, monkeypatch):
+    """Another kernel of that name, a profile that prints all expressions, variables that change outputs."""
+    profile = tmp_path / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_config.py").write_text("c.InteractiveShell.ast_node_interactivity = 'all'")
+    surroundings = {
+        "JUPYTER_PATH": shadow_kernel(tmp_path / "jupyter", "false"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "MPLBACKEND": "Agg",
+        "PYTHONOPTIMIZE": "1",
+        "PYTHONIOENCODING": "ascii",
+    }
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    chapter = tiny(
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+        "import sys\n1\nprint(sys.executable, '\u2423', __debug__)",
+    )
+    before = dict(os.environ)
+    with own_kernels():
+        result = run_chapter(chapter, {}, tmp_path / "out")
+    assert dict(os.environ) == before
+    drawn, said = read_notebook(result.executed).cells[-2:]
+    assert [output.output_type for output in drawn.outputs] == ["display_data"]
+    assert [output.text for output in said.outputs] == [f"{sys.executable} \u2423 True\n"]
 
 
 # ---------------------------------------------------------------- the command line

@@ -81,7 +81,8 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     speedrun.add_argument("--ablate", action="store_true",
                           help="instead, measure what each ingredient is worth, at equal time")  # fmt: skip
     command(bench_command)
-    command(lab_command)
+    lab = command(lab_command)
+    lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
 
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
@@ -121,18 +122,22 @@ def run_command(arguments: argparse.Namespace) -> int:
     from lecture_lib.base.corpus import build_corpus
 
     from .execution import run_chapters, table
+    from .kernels import own_kernels
 
     chapters = chosen(arguments.chapters)
     build_corpus(DATA)
     results = []
     try:
         given = parameters(arguments.parameters)
-        for result in run_chapters(chapters, arguments.preset, given, side_by_side=CORES):
-            results.append(result)
+        with own_kernels():
+            for result in run_chapters(chapters, arguments.preset, given, side_by_side=CORES):
+                results.append(result)
+                if result.failure:
+                    print(f"\nlecture: {result.failure}", file=sys.stderr)
     finally:
         if results:
             print("\n" + table(results))
-    return 0
+    return int(any(result.failure for result in results))
 
 
 def sample_command(arguments: argparse.Namespace) -> int:
@@ -211,7 +216,10 @@ def chosen(keys: list[str]) -> list:
 
 def lab_command(arguments: argparse.Namespace) -> int:
     """Open JupyterLab in notebooks/."""
-    return subprocess.call([sys.executable, "-m", "jupyter", "lab"], cwd=NOTEBOOKS)
+    from .kernels import own_kernels
+
+    with own_kernels(isolated=False):
+        return subprocess.call([sys.executable, "-m", "jupyter", "lab", *arguments.options], cwd=NOTEBOOKS)
 
 
 # ---------------------------------------------------------------- what maintainers and CI use
@@ -221,11 +229,14 @@ def test_command(arguments: argparse.Namespace) -> int:
     """Pass all tests: the checks, pytest, and nbval over every notebook."""
     from lecture_lib.base.corpus import build_corpus
 
+    from .kernels import own_kernels
+
     build_corpus(DATA)
-    if arguments.portable:
-        failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
-        return int(any(failures))
-    return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
+    with own_kernels():
+        if arguments.portable:
+            failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
+            return int(any(failures))
+        return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
@@ -272,11 +283,13 @@ def promote_command(arguments: argparse.Namespace) -> int:
 
 def refresh_command(arguments: argparse.Namespace) -> int:
     """Execute notebooks and store their normalised outputs."""
+    from .kernels import own_kernels
     from .stored import refresh
 
-    for chapter in chosen(arguments.chapters):
-        print(f"executing {chapter.stem}", flush=True)
-        refresh(chapter)
+    with own_kernels():
+        for chapter in chosen(arguments.chapters):
+            print(f"executing {chapter.stem}", flush=True)
+            refresh(chapter)
     return 0
 
 
@@ -295,11 +308,13 @@ def seeds_command(arguments: argparse.Namespace) -> int:
     """Run a chapter once for each seed; record what came out in data/recorded."""
     from .chapters import find_chapter
     from .execution import run_chapters
+    from .kernels import own_kernels
     from .ladder import record_seeds
 
     chapter, runs = find_chapter(arguments.chapter), []
     for seed in arguments.seeds:
-        (result,) = run_chapters([chapter], "cpu", {"seed": str(seed)})
+        with own_kernels():
+            (result,) = run_chapters([chapter], "cpu", {"seed": str(seed)})
         if result.losses is None:
             raise CourseError(f"{chapter.stem} records no training run; seeds are for a chapter that trains")
         runs.append(result.losses)

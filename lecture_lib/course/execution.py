@@ -9,11 +9,13 @@ import time
 import tomllib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.inspection import inspect_notebook
 from tqdm import tqdm
@@ -23,11 +25,13 @@ from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, read_notebook
+from .kernels import NAME
 from .ladder import latest_run, lecture_shown
 from .stored import QUIET_KERNEL
 from .tables import aligned
 
 PRESETS = NOTEBOOKS / "presets.toml"
+START_SECONDS = 60  # that a kernel may take to answer for the first time
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
@@ -36,13 +40,14 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Result:
-    """What running one chapter left behind."""
+    """What running one chapter left behind; `failure` says why it didn't get to its end, if it didn't."""
 
     chapter: Chapter
     seconds: float
     executed: Path
     losses: dict | None  # `train` and `val`, if the chapter trained and recorded a run
     picture: Path | None
+    failure: str = ""
 
 
 # ---------------------------------------------------------------- presets and parameters
@@ -100,7 +105,8 @@ def run_chapters(
 ) -> Iterator[Result]:
     """Execute the chapters in order, `side_by_side` at a time, under a bar; one alone is followed.
 
-    Yields their results as they come. Raises CourseError for the first one that fails, and starts no other.
+    Yields their results as they come; a chapter that fails doesn't keep the others from running. One alone
+    that fails raises CourseError.
     """
     # Every chapter's parameters are checked before the first one runs.
     plans = [(chapter, resolve(chapter, preset, given)) for chapter in chapters]
@@ -113,15 +119,13 @@ def run_chapters(
 def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: int) -> Iterator[Result]:
     """Run each chapter in its own process with one thread: tiny models gain next to nothing from two."""
     waiting, running = deque(plans), {}
-    pool = ProcessPoolExecutor(
-        at_a_time, multiprocessing.get_context("spawn"), begin_worker, max_tasks_per_child=1
-    )
-    with pool, tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True) as bar:
+    bar = tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True)
+    with ThreadPoolExecutor(at_a_time) as pool, bar:
         try:
             while waiting or running:
                 while waiting and len(running) < at_a_time:
                     chapter, parameters = waiting.popleft()
-                    running[pool.submit(run_chapter, chapter, parameters, out)] = chapter.stem
+                    running[pool.submit(run_apart, chapter, parameters, out)] = chapter.stem
                 bar.set_postfix_str(f"running {', '.join(running.values())}")
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[future]
@@ -132,6 +136,19 @@ def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: in
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGINT)
             raise
+
+
+def run_apart(chapter: Chapter, parameters: dict[str, Value], out: Path) -> Result:
+    """`run_chapter` in a process of its own; a failure, even that it was killed, is in the result."""
+    began, executed = time.perf_counter(), out / chapter.stem / chapter.path.name
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker) as process:
+            return process.submit(run_chapter, chapter, parameters, out).result()
+    except CourseError as error:
+        failure = str(error)
+    except BrokenProcessPool:
+        failure = f"{chapter.stem}: its process was killed, {KILLED}; {partial(executed)}"
+    return Result(chapter, time.perf_counter() - began, executed, None, None, failure)
 
 
 def begin_worker() -> None:
@@ -156,7 +173,8 @@ def run_chapter(
             chapter.path,
             executed.resolve(),
             parameters,
-            kernel_name="python3",
+            kernel_name=NAME,
+            start_timeout=START_SECONDS,
             cwd=chapter.path.parent,
             extra_arguments=[*QUIET_KERNEL],
             progress_bar=False,
@@ -164,10 +182,24 @@ def run_chapter(
         )
     except PapermillExecutionError as error:
         raise CourseError(f"{error}\n{chapter.stem} failed; {partial(executed)}") from error
+    except DeadKernelError:
+        where = f"{chapter.stem}: its kernel died in cell {cell_reached(executed)}"
+        raise CourseError(f"{where}, {KILLED}; {partial(executed)}") from None
+    except RuntimeError as error:  # nbclient's, for a kernel that doesn't answer
+        raise CourseError(f"{chapter.stem}: {error}; is the machine very busy? Try again") from None
     except KeyboardInterrupt:
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
     return Result(chapter, seconds, executed, latest_run(chapter.stem, out, started), save_pictures(executed))
+
+
+KILLED = "perhaps for want of memory: close other programs, or try a smaller size (-p, --preset smoke)"
+
+
+def cell_reached(executed: Path) -> int:
+    """The number, among all cells from 0 on, of the cell that was running when the copy was last saved."""
+    cells = read_notebook(executed).cells
+    return max(i for i, cell in enumerate(cells) if "start_time" in (cell.metadata.get("papermill") or {}))
 
 
 def partial(executed: Path) -> str:
@@ -201,7 +233,7 @@ def table(results: list[Result]) -> str:
         rows.append(
             (
                 result.chapter.stem,
-                f"{result.seconds:.1f} s",
+                "failed" if result.failure else f"{result.seconds:.1f} s",
                 *(f"{losses[key]:.4f}" if key in losses else "" for key in ("train", "val")),
                 lecture_shown(result.chapter.stem, losses),
                 shown(result.picture or result.executed),

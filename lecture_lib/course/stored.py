@@ -18,10 +18,11 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
 
 from .chapters import Chapter, read_notebook
+from .kernels import NAME
 from .references import citation_problems
 
 IGNORED = "nbval-ignore-output"
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": NAME}
 QUIET_KERNEL = ("--log-level=ERROR",)  # without its warning of unencrypted local sockets
 MAX_BYTES = 500_000
 
@@ -31,7 +32,7 @@ def refresh(chapter: Chapter) -> None:
     notebook = read_notebook(chapter.path)
     client = NotebookClient(
         notebook,
-        kernel_name="python3",
+        kernel_name=NAME,
         resources={"metadata": {"path": chapter.path.parent}},
         extra_arguments=[*QUIET_KERNEL],
     )
