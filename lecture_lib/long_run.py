@@ -19,7 +19,7 @@ import torch
 
 from lecture_lib.base.device import describe_device
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import replacing
+from lecture_lib.base.files import alone_in, replacing
 from lecture_lib.base.records import stamp
 from lecture_lib.base.threads import fit_threads
 from lecture_lib.checkpoint import save_checkpoint
@@ -84,14 +84,19 @@ class LongRun:
         """Train from the start, or from where an interrupted run with the same settings was last saved.
 
         Resumed or not, the result is the same, to the bit on a CPU. Raises CourseError if the folder holds
-        the state of a run with other settings.
+        the state of a run with other settings, or if another run is writing to it.
         """
-        if self.state_file.exists():
-            self.restore()
-        for step in self.steps(splits):
-            self.between_steps(step)
-        self.finish()
+        with self.folder_of_its_own():
+            if self.state_file.exists():
+                self.restore()
+            for step in self.steps(splits):
+                self.between_steps(step)
+            self.finish()
         return self.history
+
+    def folder_of_its_own(self) -> contextlib.AbstractContextManager:
+        """Within it, no other run writes to the folder."""
+        return alone_in(self.folder)
 
     def steps(self, splits: dict[str, torch.Tensor]) -> Iterator[int]:
         """Train and estimate, from `first_step` on; yields the number of each step before it is taken."""

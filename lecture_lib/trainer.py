@@ -303,6 +303,10 @@ class Trainer(LongRun):
                 print(f"stopped before step {step:,}; the same command goes on from there")
             raise KeyboardInterrupt
 
+    def folder_of_its_own(self) -> contextlib.AbstractContextManager:
+        """As for any long run; the first process, which alone writes, sees to it."""
+        return super().folder_of_its_own() if self.processes.first else nullcontext()
+
     def finish(self) -> None:
         """Leave the best model as the run's result: the first process does."""
         if self.processes.first:

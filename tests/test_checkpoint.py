@@ -1,5 +1,6 @@
 """Checkpoints and long runs of chapter 11: what they keep, what they refuse, and that nothing is lost."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from kit import Suite, draw_ids, seeded, suite_tests
+from kit import Suite, draw_ids, raises, seeded, suite_tests
 
 from lecture_lib import long_run
 from lecture_lib.base.errors import CourseError
@@ -176,6 +177,10 @@ def interrupted(folder: Path, library=long_run, cut_at: int = 7):
         start(folder, library, cut_at).train(SPLITS)
 
 
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
 @runs.holds
 def resumed_like_whole(library, tmp_path):
     whole = start(tmp_path / "whole", library)
@@ -212,9 +217,27 @@ def best_model_is_kept(library, tmp_path):
 def only_the_result_remains(library, tmp_path):
     interrupted(tmp_path, library)
     names = ["state.pt", "unfinished.json", "unfinished.safetensors"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert files_in(tmp_path) == names
     start(tmp_path, library).train(SPLITS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    assert files_in(tmp_path) == ["model.json", "model.safetensors"]
+
+
+@runs.holds
+def shares_its_folder_with_none(library, tmp_path):
+    """A second run is refused while the first trains, which it leaves alone; afterwards it may begin."""
+    first, second = start(tmp_path, library), start(tmp_path, library)
+    refused, between_steps = [], first.between_steps
+
+    def meanwhile(step):
+        with contextlib.suppress(CourseError):
+            second.train(SPLITS)
+            return
+        refused.append(step)
+        between_steps(step)
+
+    first.between_steps = meanwhile
+    assert first.train(SPLITS) and len(refused) == CONFIG.max_iters
+    assert second.train(SPLITS).steps == first.history.steps
 
 
 @runs.holds
@@ -236,6 +259,8 @@ runs.faults = [
     ("never the best", "history.val[-1] == min(history.val)", "history.val[-1] == max(history.val)",
      best_model_is_kept),
     ("state left behind", "(self.state_file, *", "(self.state_file.parent / 'x', *", only_the_result_remains),
+    ("the folder is anybody's", "with self.folder_of_its_own():", "if True:",
+     raises(FileNotFoundError, shares_its_folder_with_none)),
     ("clock starts anew", 'state["seconds"], state["step"]', '0.0, state["step"]', time_adds_up),
 ]  # fmt: skip
 
@@ -319,8 +344,8 @@ def test_sample_without_a_checkpoint(tmp_path, capsys):
 
 def test_the_shipped_model_is_small_and_as_good_as_its_card_says():
     corpus, splits = load_splits()
-    model, tokenizer, card = load_checkpoint(SHIPPED)
-    assert SHIPPED.with_suffix(".safetensors").stat().st_size < 5e6
+    model, tokenizer, card = load_checkpoint(SHIPPED["small"])
+    assert SHIPPED["small"].with_suffix(".safetensors").stat().st_size < 5e6
     assert tokenizer.chars == corpus.chars
     torch.manual_seed(1337)
     config = TrainConfig(**{**card["training"], "eval_iters": 40})

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import alone_in
 from lecture_lib.base.records import write_json
 from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
@@ -216,6 +217,16 @@ def test_the_others_go_on_when_one_fails_or_is_killed(tiny, tmp_path):
     assert "03_tiny: its kernel died in cell 3, perhaps for want of memory" in errors
     assert "04_tiny: its process was killed, perhaps for want of memory" in errors
     assert errors.count("Traceback") == 1  # that of the assertion
+
+
+def test_a_second_run_of_the_same_chapter_is_refused_meanwhile(tiny, tmp_path):
+    chapter = tiny("1")
+    with (
+        alone_in(tmp_path / "out" / "01_tiny"),
+        pytest.raises(CourseError, match="another run is writing to"),
+    ):
+        run_chapter(chapter, {}, tmp_path / "out")
+    assert run_chapter(chapter, {}, tmp_path / "out").executed.exists()
 
 
 def shadow_kernel(folder: Path, *command: str) -> str:

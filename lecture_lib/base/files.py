@@ -6,6 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from .errors import CourseError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -29,3 +33,19 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 with Unix line ends, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within it, no other process is `alone_in` the folder, which is made if need be.
+
+    Raises CourseError at once if another one is. A process that ends, however it ends, gives the folder free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise CourseError(
+            f"another run is writing to {folder}; wait until it has ended, or give this one another folder"
+        ) from None

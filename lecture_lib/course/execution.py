@@ -21,6 +21,7 @@ from papermill.inspection import inspect_notebook
 from tqdm import tqdm
 
 from lecture_lib.base.errors import CourseError
+from lecture_lib.base.files import alone_in
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.base.threads import fixed
 
@@ -162,11 +163,16 @@ def run_chapter(
 ) -> Result:
     """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk also when a cell fails.
 
-    With `follow`, what its cells print appears at once, as a long training run wants.
+    With `follow`, what its cells print appears at once, as a long training run wants. Raises CourseError if
+    it fails, or if another run of the chapter is under way.
     """
-    folder = out / chapter.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    executed = folder / chapter.path.name
+    with alone_in(out / chapter.stem):
+        return execute(chapter, parameters, out, follow)
+
+
+def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: bool) -> Result:
+    """What `run_chapter` does, in a folder that is its own."""
+    executed = out / chapter.stem / chapter.path.name
     started, began = time.time(), time.perf_counter()
     try:
         papermill.execute_notebook(
