@@ -11,9 +11,9 @@ __all__ = ["draw_places", "get_batch"]
 
 
 def draw_places(n: int, batch_size: int, block_size: int) -> torch.Tensor:
-    """Positions of random chunks of a text of n ids: (batch_size, block_size), each row a run of neighbours.
+    """Positions of random chunks of a text of n ids: (batch_size, block_size), each row consecutive.
 
-    The last id is never among them, so each has a next one. Takes one draw from torch's global CPU generator.
+    The last position is never among them, so each has a next one. Draws once from torch's CPU generator.
     Raises ValueError for a size below 1, or a block_size that isn't below n.
     """
     if batch_size < 1:
@@ -34,7 +34,7 @@ def get_batch(
     """Draw random chunks of one split: inputs and, shifted by one, their targets (video 14:27).
 
     `splits[split]` holds token ids, shape (N,), on the CPU. Returns `xb` and `yb`, both
-    (batch_size, block_size), on `device`. Takes one draw from torch's global CPU generator.
+    (batch_size, block_size), on `device`. Draws once from torch's global CPU generator.
     Raises ValueError for an unknown split, a size below 1, or a split of fewer than block_size + 1 ids.
     """
     if split not in splits:

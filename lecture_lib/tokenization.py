@@ -15,12 +15,12 @@ __all__ = ["CharTokenizer", "load_splits", "split_data"]
 
 
 class CharTokenizer:
-    """Numbers the distinct characters of a text, and translates strings by them (video 9:28).
+    """Numbers the distinct characters of a text, and translates strings to ids and back (video 9:28).
 
     The vocabulary is the sorted distinct characters of `text`, so the same characters always get the same
     ids: `CharTokenizer("".join(tokenizer.chars))` is the same tokenizer. ValueError for an empty text.
 
-    Attributes: `chars`, the characters in order; `vocab_size`, their number; `stoi` and `itos`, from
+    Attributes: `chars`, the characters in order; `vocab_size`, how many there are; `stoi` and `itos`, from
     character to id and back. Ids run from 0 to vocab_size - 1.
     """
 
@@ -33,7 +33,7 @@ class CharTokenizer:
         self.itos = dict(enumerate(self.chars))
 
     def vocabulary(self, text: str) -> list[str]:
-        """Return the distinct characters of `text`, sorted: the place of each is its id."""
+        """Return the distinct characters of `text`, sorted: the position of each is its id."""
         return sorted(set(text))
 
     def encode(self, text: str) -> list[int]:

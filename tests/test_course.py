@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +17,7 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing, write_text
 from lecture_lib.base.paths import ROOT
 from lecture_lib.course import ladder, tables
-from lecture_lib.course.chapters import all_chapters, read_notebook
+from lecture_lib.course.chapters import all_chapters, find_chapter, read_notebook
 from lecture_lib.training import History
 
 matplotlib.use("agg")
@@ -88,6 +90,16 @@ def test_a_file_that_is_no_notebook(tmp_path, content):
         read_notebook(path)
     with pytest.raises(CourseError, match="does not exist"):
         read_notebook(tmp_path / "02_y.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("version", "enough"), [((3, 9), False), ((3, 10), False), ((3, 11), True), ((4, 0), True)]
+)
+def test_the_introduction_refuses_an_old_python(monkeypatch, version, enough):
+    (check,) = [cell.source for cell in find_chapter("00").notebook.cells if "version_info" in cell.source]
+    monkeypatch.setattr(sys, "version_info", version)
+    with nullcontext() if enough else pytest.raises(AssertionError, match=r"3\.11"):
+        exec(check, {"sys": sys})
 
 
 # ---------------------------------------------------------------- ladder

@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from kit import refusals
 
+from lecture_lib.course.chapters import find_chapter
 from lecture_lib.tokenization import CharTokenizer, split_data
 
 lecture = CharTokenizer("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -93,6 +94,15 @@ def test_an_unknown_id_is_named_with_its_first_position(drawn, stranger, lazily)
         tokenizer.decode(iter(ids) if lazily else ids)
     last = tokenizer.vocab_size - 1
     assert str(caught.value) == f"unknown id {stranger} at position {len(string)}; expected 0 to {last}"
+
+
+def test_the_cuts_that_chapter_01_draws_are_those_that_01b_finds():
+    (drawing,) = [cell for cell in find_chapter("01").notebook.cells if cell.id == "token-boxes"]
+    (finding,) = [cell for cell in find_chapter("01b").notebook.cells if cell.id == "cuts"]
+    exec(drawing.source.partition("_, axes")[0], drawn := {})
+    assert list(drawn["cuts"]) == [65, 256, 1024, 4096]
+    for size, cut in drawn["cuts"].items():
+        assert f"{size:5,} entries, {len(cut):2} tokens: {'|'.join(cut)}\n" in finding.outputs[0].text
 
 
 # --- the split ---
