@@ -146,15 +146,16 @@ def test_normalising_twice_changes_nothing(executed):
     assert normalised(once) == once
 
 
-def test_normalising_keeps_ids_sources_tags_and_outputs(executed):
+def test_normalising_keeps_ids_sources_tags_folding_and_outputs(executed):
     edit(executed, add_timing)
     edit(executed, tagged(0, "nbval-ignore-output"))
     before = read_notebook(executed)
-    before.cells[1].metadata["collapsed"] = True
+    before.cells[1].metadata |= {"collapsed": True, "jupyter": {"source_hidden": True}}
     after = normalised(before)
     assert [cell.id for cell in after.cells] == [cell.id for cell in before.cells]
     assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
-    assert after.cells[1].metadata == {"tags": ["nbval-ignore-output"]}
+    folded = {"jupyter": {"source_hidden": True}}
+    assert after.cells[1].metadata == {"tags": ["nbval-ignore-output"], **folded}
     assert after.cells[1].outputs == before.cells[1].outputs
 
 

@@ -21,6 +21,7 @@ from .chapters import Chapter, read_notebook
 from .references import citation_problems
 
 IGNORED = "nbval-ignore-output"
+KEPT = ("tags", "jupyter")  # of a cell's metadata: what nbval does with it, and whether its source is folded
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 QUIET_KERNEL = ("--log-level=ERROR",)  # without its warning of unencrypted local sockets
 MAX_BYTES = 500_000
@@ -56,8 +57,8 @@ def normalised(notebook: NotebookNode) -> NotebookNode:
     copy = nbformat.from_dict(notebook)
     copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in copy.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
