@@ -146,17 +146,25 @@ def test_normalising_twice_changes_nothing(executed):
     assert normalised(once) == once
 
 
-def test_normalising_keeps_ids_sources_tags_folding_and_outputs(executed):
+def test_normalising_keeps_ids_sources_tags_and_outputs(executed):
     edit(executed, add_timing)
     edit(executed, tagged(0, "nbval-ignore-output"))
     before = read_notebook(executed)
-    before.cells[1].metadata |= {"collapsed": True, "jupyter": {"source_hidden": True}}
+    before.cells[1].metadata["collapsed"] = True
     after = normalised(before)
     assert [cell.id for cell in after.cells] == [cell.id for cell in before.cells]
     assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
-    folded = {"jupyter": {"source_hidden": True}}
-    assert after.cells[1].metadata == {"tags": ["nbval-ignore-output"], **folded}
+    assert after.cells[1].metadata == {"tags": ["nbval-ignore-output"]}
     assert after.cells[1].outputs == before.cells[1].outputs
+
+
+def test_a_cell_stays_folded_and_what_else_the_editor_notes_of_it_goes(executed):
+    noted = {"jupyter": {"source_hidden": True, "outputs_hidden": True}}
+    edit(executed, lambda cells: cells[0].metadata.update(noted))
+    edit(executed, lambda cells: cells[1].metadata.update(jupyter={"source_hidden": False}))
+    first, second = normalised(read_notebook(executed)).cells[1:]
+    assert first.metadata == {"jupyter": {"source_hidden": True}}
+    assert second.metadata == {}
 
 
 def test_streams_are_joined_and_progress_bars_gone(executed):

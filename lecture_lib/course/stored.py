@@ -21,7 +21,6 @@ from .chapters import Chapter, read_notebook
 from .references import citation_problems
 
 IGNORED = "nbval-ignore-output"
-KEPT = ("tags", "jupyter")  # of a cell's metadata: what nbval does with it, and whether its source is folded
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 QUIET_KERNEL = ("--log-level=ERROR",)  # without its warning of unencrypted local sockets
 MAX_BYTES = 500_000
@@ -53,12 +52,16 @@ def save(notebook: NotebookNode, path: Path) -> None:
 
 
 def normalised(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what changes from run to run or from machine to machine, cell ids and outputs kept."""
+    """A copy without what changes from run to run or from machine to machine.
+
+    Sources, cell ids, tags and outputs are kept, and that a cell's source is folded.
+    """
     copy = nbformat.from_dict(notebook)
     copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in copy.cells:
-        kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
-        cell.metadata = nbformat.from_dict(kept)
+        folded = bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+        kept = {"tags": cell.metadata.get("tags"), "jupyter": folded and {"source_hidden": True}}
+        cell.metadata = nbformat.from_dict({key: value for key, value in kept.items() if value})
         if cell.cell_type == "code":
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
