@@ -17,9 +17,9 @@ __all__ = ["BigramLanguageModel"]
 
 
 class BigramLanguageModel(nn.Module):
-    """Predict the next token from the present one alone, by a table of logits (video 22:11).
+    """Predict the next token from the current one alone, by a table of logits (video 22:11).
 
-    Its (vocab_size, vocab_size) parameters are the logits: row = present token, column = next.
+    Its (vocab_size, vocab_size) parameters are the logits: row = current token, column = next.
     """
 
     def __init__(self, vocab_size: int):

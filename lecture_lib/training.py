@@ -1,6 +1,6 @@
 """Settings, loss estimates and the training loop.
 
-From notebooks/03_bigram.ipynb, section "5. Training: a loss one can trust, and the loop".
+From notebooks/03_bigram.ipynb, section "8. `train`: the same loop for every chapter".
 Video 22:11, 34:53, 38:00.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -53,7 +53,7 @@ class TrainConfig:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within the `with` block, `model` is in eval mode; afterwards, in the mode in which it was."""
+    """Within the `with` block `model` is in eval mode; afterwards, in the mode that it had before."""
     was_training = model.training
     model.eval()
     try:
@@ -62,7 +62,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-EVAL_TOKENS = 2**12  # that pass through the model at a time while its loss is estimated
+EVAL_TOKENS = 2**12  # tokens that pass through the model at a time while its loss is estimated
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def train(
     config: TrainConfig,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> History:
-    """Train `model` in place, by `adamw` unless another optimizer is given (video 38:00)."""
+    """Train `model` in place, with `adamw` unless another optimizer is given (video 38:00)."""
     history = History()
     for _ in training_steps(model, splits, config, optimizer or adamw(model, config), history):
         pass
@@ -175,7 +175,7 @@ def sample_text(
 ) -> str:
     """The prompt and what `model.generate` appends to it, as text; seeds torch's generator first.
 
-    The last three, of chapter 06, go to `generate` if they are set.
+    The last three, from chapter 06, are passed to `generate` if they are set.
     """
     choices = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     chosen = {name: value for name, value in choices.items() if value is not None}
