@@ -36,7 +36,7 @@ from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.recipe import warmup_cosine, weight_decay_groups
 from lecture_lib.throughput import peak_flops, training_flops
 from lecture_lib.tokenization import load_splits
-from lecture_lib.training import TrainConfig, config_parser, estimate_loss
+from lecture_lib.training import TrainConfig, check_loss, config_parser, estimate_loss
 
 __all__ = [
     "MODEL_OPTIONS",
@@ -129,6 +129,8 @@ class TrainerConfig(TrainConfig):
         for name in ("min_lr", "warmup_iters", "weight_decay", "grad_clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 is {self.beta2}; expected 0 up to, not including, 1")
         for name in ("micro_batches", "log_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -241,6 +243,7 @@ class Trainer(LongRun):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         loss = self.processes.mean(self.accumulate(step, splits))
+        check_loss(loss, step, c)
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip or math.inf)
         self.log.latest = {"lr": lr, "loss": loss, "grad_norm": grad_norm}
         self.optimizer.step()
@@ -377,6 +380,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = vars(parser.parse_args(argv))
     seed, folder, save_seconds = (settings.pop(name) for name in ("seed", "folder", "save_seconds"))
     sizes = {name: settings.pop(name) for name in MODEL_OPTIONS}
+    if seed < 0:
+        parser.error(f"seed is {seed}; expected 0 or more")
     tokenizer, splits = load_splits()
     try:
         config = TrainerConfig(**settings)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from lecture_lib.base.errors import CourseError
 from lecture_lib.batches import get_batch
 from lecture_lib.tokenization import CharTokenizer
 
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "TrainConfig",
     "adamw",
+    "check_loss",
     "config_parser",
     "estimate_loss",
     "eval_mode",
@@ -118,6 +120,15 @@ def progress_bar(config: TrainConfig, first_step: int = 0) -> Iterable[int]:
     )
 
 
+def check_loss(loss: torch.Tensor, step: int, config: TrainConfig) -> None:
+    """Raise CourseError, with advice, if the loss at `step` is infinite or not a number."""
+    if not torch.isfinite(loss):
+        raise CourseError(
+            f"the loss is {loss.item()} at step {step}, so training can't go on; learning_rate is "
+            f"{config.learning_rate}: try a tenth of it"
+        )
+
+
 def training_steps(
     model: nn.Module,
     splits: dict[str, torch.Tensor],
@@ -144,6 +155,7 @@ def training_steps(
         yield step
         xb, yb = get_batch(splits, "train", config.batch_size, config.block_size, device)  # (B, T), (B, T)
         _, loss = model(xb, yb)
+        check_loss(loss, step, config)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -488,6 +488,7 @@ def test_an_interrupted_run_with_other_settings_is_refused(tmp_path):
         ({"min_lr": 0.2}, "min_lr is 0.2, learning_rate is 0.001; expected min_lr to be at most that"),
         ({"min_lr": -1.0}, "min_lr is -1.0; expected 0 or more"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; expected 0 or more"),
+        ({"beta2": 1.5}, "beta2 is 1.5; expected 0 up to, not including, 1"),
         ({"grad_clip": float("nan")}, "grad_clip is nan; expected 0 or more"),
         ({"warmup_iters": 5000}, "warmup_iters is 5000, max_iters is 5000; expected a warm-up that ends"),
         ({"micro_batches": 3}, "batch_size is 16, micro_batches is 3; expected micro_batches to divide"),
@@ -518,6 +519,19 @@ def test_processes_that_cannot_share(tmp_path):
 def test_a_device_that_is_not_there(tmp_path):
     with pytest.raises(SystemExit, match="trainer: device is cuda: this machine has no cuda; expected auto"):
         trainer.main(["--device", "cuda", "--folder", str(tmp_path)])
+
+
+def test_a_seed_below_zero(capsys):
+    with pytest.raises(SystemExit):
+        trainer.main(["--seed", "-1"])
+    assert "seed is -1; expected 0 or more" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_model(tmp_path):
+    run = make(trainer, tmp_path, learning_rate=1e9, grad_clip=0.0)
+    with pytest.raises(CourseError, match=r"loss is nan at step \d+, .* learning_rate is 1000000000"):
+        run.train(SPLITS)
+    assert not (tmp_path / "model.json").exists()
 
 
 def test_a_model_that_cannot_be(capsys):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kit import close, refusals, seeded
 from torch import nn
 
+from lecture_lib.base.errors import CourseError
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.tokenization import CharTokenizer
@@ -224,3 +225,20 @@ def test_script_help_and_mistakes():
     refused = bigram_script("--batch-size", "0")
     assert refused.returncode == 2
     assert "batch_size is 0; expected a positive number" in refused.stderr
+
+
+def test_a_loss_that_is_no_number_stops_training_at_once():
+    class Diverging(BigramLanguageModel):
+        def forward(self, idx, targets=None):
+            logits, loss = super().forward(idx, targets)
+            return logits, loss * self.factor
+
+    for factor in (math.inf, math.nan):
+        model, history, steps = Diverging(2), History(), []
+        model.factor = 1.0
+        with pytest.raises(CourseError, match=r"loss is (inf|nan) at step 7, .* learning_rate is 0.1: try"):
+            for step in training_steps(model, ALTERNATING, QUICK, adamw(model, QUICK), history):
+                steps.append(step)
+                model.factor = factor if step == 7 else 1.0
+        assert steps == list(range(8)) and all(math.isfinite(loss) for loss in history.val)
+        assert all(torch.isfinite(p).all() for p in model.parameters())
