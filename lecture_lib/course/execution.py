@@ -22,7 +22,7 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 
 from .chapters import Chapter, read_notebook
-from .ladder import latest_run, lecture_shown
+from .ladder import lecture_shown, run_since
 from .stored import QUIET_KERNEL
 from .tables import aligned
 
@@ -166,7 +166,7 @@ def run_chapter(
     except KeyboardInterrupt:
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
-    return Result(chapter, seconds, executed, latest_run(chapter.stem, out, started), save_pictures(executed))
+    return Result(chapter, seconds, executed, run_since(chapter.stem, out, started), save_pictures(executed))
 
 
 def partial(executed: Path) -> str:
