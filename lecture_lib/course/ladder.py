@@ -59,7 +59,7 @@ def remember(stem: str, run: dict, out: Path = OUT) -> None:
 
 
 def latest_run(stem: str, out: Path = OUT) -> dict | None:
-    """The chapter's last run on this machine with exactly the settings that are stored now, if there is one."""
+    """The chapter's last run on this machine with exactly the settings stored now, if there is one."""
     path = out / stem / OWN
     if not path.exists():
         return None
