@@ -15,7 +15,7 @@ __all__ = ["FeedForward", "FeedForwardModel"]
 
 
 class FeedForward(nn.Module):
-    """A linear layer and a ReLU, for each token by itself (video 1:24:25)."""
+    """A linear layer and a ReLU, for each token on its own (video 1:24:25)."""
 
     def __init__(self, n_embd: int):
         super().__init__()

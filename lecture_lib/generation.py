@@ -1,6 +1,6 @@
 """Generate text token by token.
 
-From notebooks/06_single_head.ipynb, section "3. Drawing the next token".
+From notebooks/06_single_head.ipynb, section "7. Further: choosing the next token".
 Video 1:19:11.
 Written by `lecture promote`: edit the notebook, not this file.
 

@@ -4,8 +4,8 @@ From notebooks/09_residual.ipynb.
 Video 1:26:48.
 Written by `lecture promote`: edit the notebook, not this file.
 
-Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 He et al. 2015: https://arxiv.org/abs/1512.03385
+Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
 """
 
 from collections.abc import Callable
@@ -20,10 +20,26 @@ from lecture_lib.self_attention import Head
 __all__ = ["ProjectedAttention", "ResidualBlock", "ResidualModel", "WideFeedForward"]
 
 
+class ResidualBlock(nn.Module):
+    """Communication, then computation, each added to the residual stream it reads from (video 1:26:48).
+
+    `sa` and `ffwd` map (B, T, n_embd) to (B, T, n_embd). He et al. 2015.
+    """
+
+    def __init__(self, sa: nn.Module, ffwd: nn.Module):
+        super().__init__()
+        self.sa, self.ffwd = sa, ffwd
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd)."""
+        x = x + self.sa(x)  # (B, T, C) + (B, T, C)
+        return x + self.ffwd(x)
+
+
 class ProjectedAttention(MultiHeadAttention):
     """Multi-head attention whose concatenated heads are mixed by a linear layer (video 1:26:48).
 
-    The projection back into the residual pathway; with it, this is section 3.2.2 of Vaswani et al. 2017.
+    The projection back into the residual stream; with it, this is section 3.2.2 of Vaswani et al. 2017.
     """
 
     def __init__(self, n_embd: int, n_head: int, block_size: int, make_head: Callable[..., nn.Module] = Head):
@@ -49,22 +65,6 @@ class WideFeedForward(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) -> (B, T, n_embd)."""
         return self.net(x)
-
-
-class ResidualBlock(nn.Module):
-    """Communication, then computation, each added to the pathway it reads from (video 1:26:48).
-
-    `sa` and `ffwd` map (B, T, n_embd) to (B, T, n_embd). He et al. 2015.
-    """
-
-    def __init__(self, sa: nn.Module, ffwd: nn.Module):
-        super().__init__()
-        self.sa, self.ffwd = sa, ffwd
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, n_embd) -> (B, T, n_embd)."""
-        x = x + self.sa(x)  # (B, T, C) + (B, T, C)
-        return x + self.ffwd(x)
 
 
 class ResidualModel(AutoregressiveModel):

@@ -122,6 +122,52 @@ def test_ladder_table_has_a_line_a_rung():
     assert [line.split("  ")[0] for line in lines[2:]] == rungs
 
 
+def record(out: Path, val: float, **changed: float) -> None:
+    """A run of chapter 07 that ended at `val`, with its stored settings but for those given."""
+    settings = find_chapter("07").defaults | changed
+    history = History([0, 4999], [4.2, val], [4.2, val])
+    ladder.record_run(
+        "07_multi_head", history, parameters=7_553, seed=settings["seed"], settings=settings, out=out
+    )
+
+
+@pytest.mark.parametrize("changed", [{"n_head": 8}, {"learning_rate": 1e-2}, {"seed": 1}, {"max_iters": 60}])
+def test_a_run_with_another_setting_is_not_the_rungs_own(tmp_path, changed):
+    record(tmp_path, 9.8765, **changed)
+    assert "9.8765" not in ladder.ladder_table(tmp_path)
+    assert ladder.run_since("07_multi_head", tmp_path, 0)["settings"]["n_head"] == changed.get("n_head", 4)
+
+    record(tmp_path, 2.2798)
+    record(tmp_path, 9.8765, **changed)  # the later one doesn't replace it
+    assert "2.2798 at 5,000 steps" in ladder.ladder_table(tmp_path)
+    assert "9.8765" not in ladder.ladder_table(tmp_path)
+
+
+def test_a_run_with_settings_of_another_time_is_not_shown(tmp_path):
+    record(tmp_path, 2.2798)
+    path = tmp_path / "07_multi_head" / "run.json"
+    path.write_text(path.read_text().replace('"n_head": 4', '"n_head": 2'))
+    assert ladder.latest_run("07_multi_head", tmp_path) is None
+    path.write_text(path.read_text().replace('"settings"', '"other"'))
+    assert ladder.latest_run("07_multi_head", tmp_path) is None
+
+
+def test_the_settings_are_read_from_the_notebook_that_records(tmp_path):
+    script = (
+        "from lecture_lib.course.ladder import record_run\n"
+        "record_run('07_multi_head', history, parameters=7_553, seed=seed, settings=globals(), out=out)"
+    )
+    notebook = {
+        "history": History([0, 4], [3.0, 1.0], [3.0, 2.0]),
+        "out": tmp_path,
+        **find_chapter("07").defaults,
+    }
+    exec(script, notebook)
+    assert ladder.latest_run("07_multi_head", tmp_path)["val"] == 2.0
+    exec(script, notebook | {"n_head": 8})
+    assert ladder.latest_run("07_multi_head", tmp_path)["settings"]["n_head"] == 4
+
+
 @pytest.mark.parametrize(
     ("stem", "parameters", "shown"),
     [

@@ -20,7 +20,7 @@ from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
 from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.kernels import own_kernels
-from lecture_lib.course.ladder import latest_run, record_run
+from lecture_lib.course.ladder import record_run, run_since
 from lecture_lib.course.stored import save
 from lecture_lib.training import History
 
@@ -136,11 +136,12 @@ def test_a_run_leaves_the_executed_copy_its_pictures_and_a_row(tiny, tmp_path):
 
 
 def test_only_a_run_recorded_meanwhile_counts(tmp_path):
-    record_run("01_tiny", History([0, 4], [3.0, 1.0], [3.0, 2.0]), parameters=3, seed=4, out=tmp_path)
-    run = latest_run("01_tiny", tmp_path, time.time() - 60)
+    history = History([0, 4], [3.0, 1.0], [3.0, 2.0])
+    record_run("03_bigram", history, parameters=3, seed=4, settings={}, out=tmp_path)
+    run = run_since("03_bigram", tmp_path, time.time() - 60)
     assert (run["train"], run["val"], run["steps"]) == (1.0, 2.0, 5)
     assert run["history"]["val"] == [3.0, 2.0]
-    assert latest_run("01_tiny", tmp_path, time.time() + 60) is None
+    assert run_since("03_bigram", tmp_path, time.time() + 60) is None
 
 
 def lecture(folder: Path, *words: str) -> subprocess.Popen:

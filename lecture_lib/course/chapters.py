@@ -1,5 +1,6 @@
 """The chapters: which notebooks there are, and what their first cell says of them."""
 
+import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,14 @@ class Chapter:
     @cached_property
     def notebook(self) -> nbformat.NotebookNode:
         return read_notebook(self.path)
+
+    @property
+    def defaults(self) -> dict[str, bool | int | float | str]:
+        """Name and stored value of each parameter; empty for a chapter that has none."""
+        cells = (cell for cell in self.notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        lines = [line for cell in cells for line in ast.parse(cell.source).body]
+        assigned = [line for line in lines if isinstance(line, ast.AnnAssign)]
+        return {line.target.id: ast.literal_eval(line.value) for line in assigned}
 
     @property
     def opening(self) -> list[str]:

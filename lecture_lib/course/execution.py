@@ -27,7 +27,7 @@ from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, read_notebook
 from .kernels import NAME
-from .ladder import latest_run, lecture_shown
+from .ladder import lecture_shown, run_since
 from .stored import QUIET_KERNEL
 from .tables import aligned
 
@@ -196,7 +196,7 @@ def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: b
     except KeyboardInterrupt:
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
-    return Result(chapter, seconds, executed, latest_run(chapter.stem, out, started), save_pictures(executed))
+    return Result(chapter, seconds, executed, run_since(chapter.stem, out, started), save_pictures(executed))
 
 
 KILLED = "perhaps for want of memory: close other programs, or try a smaller size (-p, --preset smoke)"

@@ -1,20 +1,24 @@
 """The ladder of the lecture: its numbers, ours over several seeds, and the learner's own latest runs.
 
 Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/recorded/` what was measured
-(by `lecture seeds`, and the run at full size), `out/NN_name/run.json` what was last run on this machine.
+(by `lecture seeds`, and the run at full size), `out/NN_name/run.json` the last run on this machine with the
+stored settings.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
 
-from lecture_lib.base.paths import DATA, OUT
+from lecture_lib.base.paths import DATA, NOTEBOOKS, OUT
 from lecture_lib.base.records import read_json, stamp, write_json
 
+from .chapters import Chapter
 from .tables import aligned
 
 SEEDS = DATA / "recorded" / "seeds"
 FULL_SIZE = DATA / "recorded" / "full.json"  # the recorded run at the lecture's full size
+OWN, CHANGED = "run.json", "run_with_other_settings.json"  # in out/NN_name/
 
 
 def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
@@ -33,25 +37,43 @@ def lecture_shown(stem: str, run: dict) -> str:
     return (full if full_size else numbers).get("shown", "")
 
 
-def record_run(stem: str, history, *, parameters: int, seed: int, out: Path = OUT) -> None:
-    """Remember a training run of chapter `stem` on this machine: its end, and the way there.
+def record_run(stem: str, history, *, parameters: int, seed: int, settings: Mapping, out: Path = OUT) -> None:
+    """Remember a training run of chapter `stem` on this machine: its settings, its end, and the way there.
 
-    `history` has `steps`, `train` and `val`, equally long; losses in nats per character.
+    `history` has `steps`, `train` and `val`, equally long; losses in nats per character. `settings` holds the
+    values of the chapter's parameters, among others: a notebook's `globals()` will do. Only a run with the
+    stored values is the rung's own; one with other values is kept in a file of its own.
     """
+    defaults = Chapter(NOTEBOOKS / f"{stem}.ipynb").defaults
+    used = {name: settings[name] for name in defaults if name in settings}
     end = {"train": history.train[-1], "val": history.val[-1], "steps": history.steps[-1] + 1}
-    remember(stem, {**end, "parameters": parameters, "seed": seed, "history": vars(history)}, out)
+    run = {**end, "parameters": parameters, "seed": seed, "settings": used, "history": vars(history)}
+    if used == defaults:
+        remember(stem, run, out)
+    else:
+        write_json(out / stem / CHANGED, run)
 
 
 def remember(stem: str, run: dict, out: Path = OUT) -> None:
     """Remember what a run of chapter `stem` on this machine came to."""
-    write_json(out / stem / "run.json", run)
+    write_json(out / stem / OWN, run)
 
 
-def latest_run(stem: str, out: Path = OUT, since: float = 0.0) -> dict | None:
-    """What `remember` last wrote for the chapter, after `since` (seconds since the epoch)."""
-    path = out / stem / "run.json"
-    fresh = path.exists() and path.stat().st_mtime >= since
-    return read_json(path) if fresh else None
+def latest_run(stem: str, out: Path = OUT) -> dict | None:
+    """The chapter's last run on this machine with exactly the settings stored now, if there is one."""
+    path = out / stem / OWN
+    if not path.exists():
+        return None
+    run = read_json(path)
+    return run if run.get("settings") == Chapter(NOTEBOOKS / f"{stem}.ipynb").defaults else None
+
+
+def run_since(stem: str, out: Path, since: float) -> dict | None:
+    """What the chapter recorded after `since` (seconds since the epoch), whatever its settings were."""
+    for path in (out / stem / OWN, out / stem / CHANGED):
+        if path.exists() and path.stat().st_mtime >= since:
+            return read_json(path)
+    return None
 
 
 def record_seeds(stem: str, runs: list[dict], command: str, folder: Path = SEEDS) -> Path:
@@ -83,22 +105,21 @@ def earlier_curves(stem: str, folder: Path = SEEDS) -> dict[str, dict[str, list]
     return curves
 
 
-def ladder_table() -> str:
+def ladder_table(out: Path = OUT) -> str:
     """A line a rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest.
 
     A number that belongs to another size of model than the lecture's says so.
     """
     rows = [("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")]
     for stem, numbers in lecture_numbers().items():
-        summary, run, full = seed_summary(stem), latest_run(stem), numbers.get("full")
+        summary, run, full = seed_summary(stem), latest_run(stem, out), numbers.get("full")
         recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
         recorded += other_size(summary["runs"][0], numbers) if summary else ""
-        full_size = full and run and run["parameters"] == full["parameters"]
-        rows.append(row(numbers, recorded, None if full_size else run))
+        rows.append(row(numbers, recorded, run))
         if full:
-            record = read_json(FULL_SIZE)
+            record, mine = read_json(FULL_SIZE), read_json(out / stem / CHANGED)
             recorded = f"{record['losses']['blocks']:.4f}{other_size(record, full)}" if record else ""
-            rows.append(row(full, recorded, run if full_size else None))
+            rows.append(row(full, recorded, mine if mine.get("parameters") == full["parameters"] else None))
     return aligned(rows)
 
 

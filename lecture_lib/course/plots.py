@@ -52,7 +52,8 @@ def loss_curves(history, references: dict[str, float], title: str) -> Axes:
 def ladder_curves(history, stem: str, title: str) -> Axes:
     """The run of chapter `stem` over the earlier rungs' recorded ones, and the lecture's number."""
     lecture = lecture_numbers()[stem]["val"]
-    axes = loss_curves(history, {"the lecture": lecture}, title)
+    axes = loss_curves(history, {}, title)
+    reference_line(axes, lecture, "the lecture", side="left")  # below the steep start, where no curve runs
     curves = earlier_curves(stem)
     for i, (rung, curve) in enumerate(curves.items()):
         shade = str(0.8 - 0.4 * i / len(curves))
@@ -63,16 +64,16 @@ def ladder_curves(history, stem: str, title: str) -> Axes:
     return axes
 
 
-def reference_line(axes: Axes, level: float, label: str) -> None:
-    """A dashed level with its name written on it, on the right."""
+def reference_line(axes: Axes, level: float, label: str, side: str = "right") -> None:
+    """A dashed level with its name written on it, on the right or on the left."""
     axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1)
     axes.annotate(
         f"{label}: {level:.2f}",
-        xy=(0.99, level),
+        xy=(0.99 if side == "right" else 0.01, level),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",
-        ha="right",
+        ha=side,
         color=REFERENCE,
         fontsize=9,
     )

@@ -1,0 +1,233 @@
+"""The picture of the architecture that grows from chapter 05 to chapter 11."""
+
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch, Polygon
+
+from lecture_lib.base.errors import CourseError
+
+# ---------------------------------------------------------------- what there is to draw
+
+# What each chapter adds.
+STAGES = {
+    "05": "positions, one head, an output layer",
+    "06": "the loop that writes text",
+    "07": "several heads, concatenated",
+    "08": "a feed-forward layer",
+    "09": "blocks with a residual stream, projections, 4C channels inside",
+    "10": "layer norms",
+    "11": "dropout",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the architecture: its text, the chapter that builds it, the shape that leaves it.
+
+    `until` is the last chapter that draws it, where a later part takes its place.
+    """
+
+    text: str
+    since: str
+    shape: str = ""
+    until: str = "11"
+
+
+IDS, STATE, HIDDEN, SCORES, OF_HEAD = "(B, T)", "(B, T, C)", "(B, T, 4C)", "wei (B, T, T)", "(B, T, hs)"
+
+# The model, from bottom to top.
+TOKENS, POSITIONS = Part("token\nembedding", "03", STATE), Part("position\nembedding", "05", "(T, C)")
+SUM = Part("+", "05", STATE)
+BODY, BLOCKS = Part("body", "05", STATE, until="08"), Part("n_layer blocks", "09", STATE)
+FINISH = (Part("layer norm", "10", STATE), Part("lm_head", "05", "(B, T, vocab_size)"))
+LOOP = Part("sample, append, crop to block_size", "06", IDS)
+
+# Its body, or one of its blocks, from bottom to top.
+NORM, DROPOUT = Part("layer norm", "10", STATE), Part("dropout", "11", STATE)
+QUERY, KEY, VALUE = (Part(name, "05", OF_HEAD) for name in ("query", "key", "value"))
+WEIGHTS = (Part("masked softmax\nof q @ k.T / √hs", "05", SCORES), Part("dropout of wei", "11", SCORES))
+AVERAGE = Part("wei @ v", "05", OF_HEAD)
+HEADS = Part("n_head heads", "07", f"n_head times {OF_HEAD}")
+MERGE = (Part("concatenate", "07", STATE), Part("projection: C to C", "09", STATE), DROPOUT)
+THINK = (
+    Part("linear: C to C", "08", STATE, until="08"),
+    Part("linear: C to 4C", "09", HIDDEN),
+    Part("ReLU", "08"),  # the shape stays
+    Part("projection: 4C to C", "09", STATE),
+    DROPOUT,
+)
+STREAM = Part("residual stream", "09", STATE)
+
+PARTS = (TOKENS, POSITIONS, SUM, BODY, BLOCKS, *FINISH, LOOP)
+PARTS += (NORM, QUERY, KEY, VALUE, *WEIGHTS, AVERAGE, HEADS, *MERGE, *THINK[:-1], STREAM)
+
+
+def parts(chapter: str) -> list[Part]:
+    """The architecture's parts as far as `chapter` has built it; CourseError for another than 05 to 11."""
+    if chapter not in STAGES:
+        raise CourseError(f"no drawing for chapter {chapter!r}; expected one of: {', '.join(STAGES)}")
+    return [part for part in PARTS if part.since <= chapter <= part.until]
+
+
+# ---------------------------------------------------------------- how it is drawn, in inches
+
+NEW, NEW_FILL, OLD, OLD_FILL = "#14735a", "#c5ebdd", "#8c8c8c", "#f2f2f2"  # edges and fills
+FRAME, SHAPE = "#c4c4c4", "#606060"  # frames around parts, shapes beside arrows
+WIDTH, LOOP_X, MODEL_X, STREAM_X, BODY_X = 7.0, 0.28, 1.62, 3.68, 5.28
+ROW, GAP, HEAD_WIDTH, MODEL_HEIGHT = 0.25, 0.19, 2.5, 2.4
+
+
+@dataclass
+class Pen:
+    """Draws parts on axes measured in inches: those of `chapter` in colour, earlier ones in grey."""
+
+    axes: Axes
+    chapter: str
+
+    def has(self, part: Part) -> bool:
+        return part in parts(self.chapter)
+
+    def colours(self, part: Part) -> tuple[str, str]:
+        return (NEW, NEW_FILL) if part.since == self.chapter else (OLD, OLD_FILL)
+
+    def text(self, x: float, y: float, text: str, size: float = 9, **how) -> None:
+        self.axes.text(x, y, text, fontsize=size, zorder=5, **{"ha": "center", "va": "center"} | how)
+
+    def shape(self, x: float, y: float, shape: str, ha: str = "left") -> None:
+        self.text(x, y, shape, 8, color=SHAPE, ha=ha)
+
+    def frame(self, x: float, y: float, width: float, height: float, edge=FRAME, fill="white", z=1) -> None:
+        """A rounded frame whose lower edge has its middle at (x, y)."""
+        style = {"boxstyle": "round,pad=0,rounding_size=0.05", "ec": edge, "fc": fill, "lw": 1.2, "zorder": z}
+        self.axes.add_patch(FancyBboxPatch((x - width / 2, y), width, height, **style))
+
+    def box(self, x: float, y: float, width: float, part: Part) -> float:
+        """A part that stands on (x, y), its text inside; returns its upper edge."""
+        height = ROW + 0.15 * part.text.count("\n")
+        self.frame(x, y, width, height, *self.colours(part), z=3)
+        self.text(x, y + height / 2, part.text)
+        return y + height
+
+    def plus(self, x: float, y: float, part: Part) -> None:
+        edge, fill = self.colours(part)
+        self.axes.plot(x, y, "o", ms=13, mec=edge, mfc=fill, mew=1.2, zorder=3)
+        self.text(x, y, "+", 11, va="center_baseline")
+
+    def line(self, *points: tuple[float, float], color: str = OLD, lw: float = 1.1) -> None:
+        """A line through the points that ends in an arrow."""
+        self.axes.plot(*zip(*points[:-1], strict=True), color=color, lw=lw, zorder=2)
+        style = {"arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0}
+        self.axes.annotate("", points[-1], points[-2], arrowprops={**style, "mutation_scale": 8}, zorder=2)
+
+    def up(self, x: float, y: float, shape: str = "") -> float:
+        """An arrow upwards, with the shape of what it carries beside it; returns its upper end."""
+        self.line((x, y), (x, y + GAP))
+        self.shape(x + 0.07, y + GAP / 2, shape)
+        return y + GAP
+
+    def column(self, x: float, y: float, width: float, stack: tuple[Part, ...], shape: str):
+        """The parts built so far, stacked above (x, y), fed with `shape`: upper edge, shape that leaves."""
+        for part in filter(self.has, stack):
+            y = self.box(x, self.up(x, y, shape), width, part)
+            shape = part.shape or shape
+        return y, shape
+
+
+def draw_model(pen: Pen, y: float) -> tuple[float, float]:
+    """From ids to logits, and the loop back: the edges, lower and upper, of the body's box."""
+    foot, tokens_x, positions_x = y, MODEL_X - 0.55, MODEL_X + 0.58
+    pen.text(tokens_x, y, "idx")
+    pen.text(positions_x, y, "0 to T - 1")
+    for x, part, shape in ((tokens_x, TOKENS, IDS), (positions_x, POSITIONS, "(T,)")):
+        top = pen.box(x, pen.up(x, y + 0.1, shape), 1.0, part)
+    y = top + 0.24
+    pen.shape(tokens_x - 0.07, top + 0.12, TOKENS.shape, ha="right")
+    pen.shape(positions_x + 0.07, top + 0.12, POSITIONS.shape)
+    pen.line((tokens_x, top), (tokens_x, y), (MODEL_X - 0.1, y))
+    pen.line((positions_x, top), (positions_x, y), (MODEL_X + 0.1, y))
+    pen.plus(MODEL_X, y, SUM)
+    y = pen.up(MODEL_X, y + 0.1, SUM.shape)
+    lower = y
+    if pen.has(BLOCKS):
+        for shift in (0.12, 0.06):
+            pen.frame(MODEL_X - shift, y + shift, 1.5, ROW, *pen.colours(BLOCKS))
+    upper = pen.box(MODEL_X, y, 1.5, BLOCKS if pen.has(BLOCKS) else BODY)
+    y, shape = pen.column(MODEL_X, upper + 0.12 * pen.has(BLOCKS), 1.5, FINISH, STATE)
+    y = pen.up(MODEL_X, y, shape) + 0.08
+    pen.text(MODEL_X, y, "logits")
+    if pen.has(LOOP):
+        points = (MODEL_X - 0.3, y), (LOOP_X, y), (LOOP_X, foot), (tokens_x - 0.18, foot)
+        pen.line(*points, color=pen.colours(LOOP)[0], lw=1.6)
+        pen.text(LOOP_X - 0.11, (foot + y) / 2, LOOP.text, rotation=90)
+    return lower, upper
+
+
+def draw_heads(pen: Pen, y: float, shape: str) -> tuple[float, str]:
+    """One head, with the others as cards behind it, above y: its upper edge and the shape that leaves it."""
+    foot = y = pen.up(BODY_X, y, shape)
+    scores_x, value_x = BODY_X - 0.52, BODY_X + 0.62
+    for x, part in ((scores_x - 0.35, QUERY), (scores_x + 0.35, KEY), (value_x, VALUE)):
+        top = pen.box(x, y + 0.1, 0.6, part)
+        pen.shape(x + 0.07, top + GAP / 2, part.shape)
+    for x in (scores_x - 0.35, scores_x + 0.35):
+        pen.line((x, top), (x, top + GAP))
+    y, shape = pen.column(scores_x, pen.box(scores_x, top + GAP, 1.3, WEIGHTS[0]), 1.3, WEIGHTS[1:], SCORES)
+    pen.line((value_x, top), (value_x, y + GAP))
+    y = pen.box(BODY_X, pen.up(scores_x, y, shape), 2.34, AVERAGE) + 0.1
+    cards = (0.18, 0.12, 0.06) if pen.has(HEADS) else ()
+    for i, shift in enumerate(cards):
+        pen.frame(BODY_X + shift, foot + shift, HEAD_WIDTH, y - foot, *pen.colours(HEADS), z=1 + i / 10)
+    pen.frame(BODY_X, foot, HEAD_WIDTH, y - foot, z=1.5)
+    if not cards:
+        return y, f"{AVERAGE.shape}, hs = C"
+    pen.text(BODY_X + HEAD_WIDTH / 2 + 0.32, (foot + y) / 2, HEADS.text, rotation=90)
+    return y + cards[0], HEADS.shape
+
+
+def draw_body(pen: Pen, y: float) -> float:
+    """What lies between embeddings and output layer, or one block of it, from y upwards: its upper edge."""
+    foot, edge, shape = y, pen.colours(STREAM)[0], STATE
+    for attends in (True, False):
+        if pen.has(STREAM):  # a copy leaves the stream
+            y += 0.2
+            pen.axes.plot((STREAM_X, BODY_X), (y, y), color=edge, lw=1.1, zorder=2)
+        y, shape = pen.column(BODY_X, y, 2.3, (NORM,), shape)
+        if attends:
+            y, shape = draw_heads(pen, y, shape)
+        y, shape = pen.column(BODY_X, y, 2.3, MERGE if attends else THINK, shape)
+        if pen.has(STREAM):  # and what was made of it is added
+            pen.line((BODY_X, y), (BODY_X, y + 0.2), (STREAM_X + 0.1, y + 0.2), color=edge)
+            y += 0.2
+            pen.plus(STREAM_X, y, STREAM)
+    if pen.has(STREAM):
+        y += 0.15
+        pen.line((STREAM_X, foot), (STREAM_X, y + 0.15), color=edge, lw=3)
+        pen.text(STREAM_X - 0.18, (foot + y) / 2, f"{STREAM.text} {STREAM.shape}", rotation=90)
+        return y
+    return pen.up(BODY_X, y, shape)
+
+
+def draw_architecture(chapter: str) -> None:
+    """Draw the model as far as `chapter`, "05" to "11", has built it: its own parts in colour, the rest grey.
+
+    On the left the whole model, on the right the inside of its body; from chapter 09 on, of one block.
+    Raises CourseError for another chapter.
+    """
+    parts(chapter)
+    axes = plt.figure(layout="none").add_axes((0, 0, 1, 1))
+    pen = Pen(axes, chapter)
+    top = draw_body(pen, 0)
+    foot = (top - MODEL_HEIGHT) / 2
+    lower, upper = draw_model(pen, foot)
+    left, right, end = MODEL_X + 0.75, STREAM_X - 0.4, WIDTH - 0.05
+    axes.add_patch(Polygon([(left, lower), (right, 0), (right, top), (left, upper)], fc="#f3f3f3", zorder=0))
+    pen.frame((right + end) / 2, 0, end - right, top, z=0.5)
+    pen.text(end, top + 0.12, "inside one block" if pen.has(STREAM) else "inside the body", ha="right")
+    floor, ceiling = min(0, foot) - 0.12, max(top, foot + MODEL_HEIGHT) + 0.55
+    stage = {"size": 10, "color": NEW, "ha": "left", "weight": "bold"}
+    pen.text(0.1, ceiling - 0.14, f"Chapter {chapter} adds: {STAGES[chapter]}", **stage)
+    axes.set(xlim=(0, WIDTH), ylim=(floor, ceiling))
+    axes.axis("off")
+    axes.figure.set_size_inches(WIDTH, ceiling - floor)
