@@ -29,7 +29,7 @@ class GPTConfig:
 
     vocab_size: int = 65  # distinct tokens
     block_size: int = 32  # T, the longest context
-    n_embd: int = 64  # C, channels of the residual pathway
+    n_embd: int = 64  # C, channels of the residual stream
     n_head: int = 4  # heads of n_embd / n_head channels in each block
     n_layer: int = 4  # blocks
     dropout: float = 0.0  # share of numbers zeroed while training
@@ -60,7 +60,7 @@ class DropoutHead(Head):
 
 
 def decoder_block(config: GPTConfig) -> Block:
-    """One block with dropout in its three places: the weights, and what each part adds to the pathway."""
+    """One block with dropout in its three places: the weights, and what each part adds to the stream."""
     make_head = partial(DropoutHead, dropout=config.dropout)
     attend = ProjectedAttention(config.n_embd, config.n_head, config.block_size, make_head=make_head)
     think = WideFeedForward(config.n_embd)
@@ -81,7 +81,7 @@ class GPT(AutoregressiveModel):
 
 
 def pathway_writers(model: nn.Module) -> list[nn.Linear]:
-    """The layers that write to the residual pathway: the last linear layer of both parts of each block."""
+    """The layers that write to the residual stream: the last linear layer of both parts of each block."""
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     parts = [part for block in blocks for part in (block.sa, block.ffwd)]
     return [[layer for layer in part.modules() if isinstance(layer, nn.Linear)][-1] for part in parts]
@@ -92,7 +92,7 @@ def initialise(model: AutoregressiveModel, std: float = 0.02) -> AutoregressiveM
     """Draw the weights of `model` again, as GPT-2 does, and return it.
 
     All weights from a normal distribution of width `std`, biases 0; the layers that write to the residual
-    pathway, two a block, narrower by the square root of their number (Radford et al. 2019, 2.3).
+    stream, two a block, narrower by the square root of their number (Radford et al. 2019, 2.3).
     """
     writers = pathway_writers(model)
     narrow = {id(layer.weight) for layer in writers}
