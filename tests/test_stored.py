@@ -158,6 +158,15 @@ def test_normalising_keeps_ids_sources_tags_and_outputs(executed):
     assert after.cells[1].outputs == before.cells[1].outputs
 
 
+def test_a_cell_stays_folded_and_what_else_the_editor_notes_of_it_goes(executed):
+    noted = {"jupyter": {"source_hidden": True, "outputs_hidden": True}}
+    edit(executed, lambda cells: cells[0].metadata.update(noted))
+    edit(executed, lambda cells: cells[1].metadata.update(jupyter={"source_hidden": False}))
+    first, second = normalised(read_notebook(executed)).cells[1:]
+    assert first.metadata == {"jupyter": {"source_hidden": True}}
+    assert second.metadata == {}
+
+
 def test_streams_are_joined_and_progress_bars_gone(executed):
     def pieces(cells):
         cells[0].outputs = [

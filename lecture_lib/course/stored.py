@@ -52,12 +52,16 @@ def save(notebook: NotebookNode, path: Path) -> None:
 
 
 def normalised(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what changes from run to run or from machine to machine, cell ids and outputs kept."""
+    """A copy without what changes from run to run or from machine to machine.
+
+    Sources, cell ids, tags and outputs are kept, and that a cell's source is folded.
+    """
     copy = nbformat.from_dict(notebook)
     copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in copy.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        folded = bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+        kept = {"tags": cell.metadata.get("tags"), "jupyter": folded and {"source_hidden": True}}
+        cell.metadata = nbformat.from_dict({key: value for key, value in kept.items() if value})
         if cell.cell_type == "code":
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
