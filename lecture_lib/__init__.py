@@ -7,8 +7,8 @@ notebook            module           what it holds
 03_bigram           bigram           The bigram language model
                     training         Settings, loss estimates and the training loop
 04_averaging        averaging        Averaging the past: the trick in self-attention
-05_self_attention   language_model   The frame of every language model
-                    self_attention   Self-attention
+05_self_attention   self_attention   Self-attention
+                    language_model   The frame of every language model
 06_single_head      generation       Generate text token by token
                     single_head      A single head
 07_multi_head       multi_head       Multi-head attention

@@ -1,7 +1,7 @@
 """The frame of every language model.
 
-From notebooks/05_self_attention.ipynb, section "2. Where is a token?".
-Video 1:00:18.
+From notebooks/05_self_attention.ipynb, section "6. A head in a language model".
+Video 58:26, 1:00:18, 1:02:00.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
@@ -22,11 +22,11 @@ def with_loss(logits: torch.Tensor, targets: torch.Tensor | None) -> tuple[torch
 
 
 class LanguageModel(nn.Module):
-    """Embeddings, a body and a head of logits: the frame of the later models (video 58:26, 1:00:18).
+    """Embeddings, a body and an output layer: the frame of the later models (video 58:26, 1:00:18).
 
     `make_body()` is called once and returns the module between embeddings and head, (B, T, n_embd) to
-    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, head. The
-    head of a later model has no bias.
+    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, `lm_head`.
+    In a later model `lm_head` has no bias.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LanguageModel(nn.Module):
     def embed(self, idx: torch.Tensor) -> torch.Tensor:
         """Token embeddings of ids, plus those of their positions: (B, T) -> (B, T, n_embd).
 
-        Raises TypeError for ids that are no integers, ValueError unless idx is (B, T), T <= block_size.
+        Raises TypeError for ids that aren't integers, ValueError unless idx is (B, T), T <= block_size.
         """
         if idx.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"idx has dtype {idx.dtype}; expected token ids, torch.int64 or torch.int32")

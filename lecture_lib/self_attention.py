@@ -1,7 +1,7 @@
 """Self-attention.
 
 From notebooks/05_self_attention.ipynb, section "5. `attention` and `Head`".
-Video 58:26, 1:00:18, 1:02:00, 1:11:38.
+Video 58:26, 1:00:18, 1:02:00.
 Written by `lecture promote`: edit the notebook, not this file.
 
 Vaswani et al. 2017: https://arxiv.org/abs/1706.03762
@@ -35,7 +35,7 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.
     if mask is None:
         return
     if mask.dtype != torch.bool:
-        raise TypeError(f"mask has dtype {mask.dtype}; expected torch.bool, True = may look")
+        raise TypeError(f"mask has dtype {mask.dtype}; expected torch.bool, True = may attend to")
     expected = (*batch, q.shape[-2], k.shape[-2])
     try:
         mask.expand(expected)
@@ -54,9 +54,9 @@ def attention(
     """Average the values, each query with weights of its own (video 1:02:00; Vaswani et al. 2017, eq. 1).
 
     q (..., T_q, hs), k (..., T_k, hs), v (..., T_k, hs_v); `mask`, boolean, broadcasts to (..., T_q, T_k),
-    True = may look, at least one True for each query. Returns the output (..., T_q, hs_v) and the weights
-    `wei` (..., T_q, T_k), whose rows sum to 1 until `dropout` is applied to them (video 1:37:49).
-    Affinities are scaled by 1/sqrt(hs).
+    True = may attend to, at least one True for each query. Returns the output (..., T_q, hs_v) and the
+    weights `wei` (..., T_q, T_k), whose rows sum to 1 until `dropout` is applied to them (video 1:37:49).
+    The scores are scaled by 1/sqrt(hs).
     Raises ValueError for shapes that don't fit together, TypeError for a mask that is not boolean.
     """
     check_shapes(q, k, v, mask)
@@ -70,7 +70,7 @@ def attention(
 
 
 class Head(nn.Module):
-    """One head of self-attention (video 1:02:00): every token collects values from itself and its past.
+    """One head of self-attention (video 1:02:00): every token averages values of itself and its past.
 
     `causal=False` makes it an encoder's head, in which all tokens see each other.
     """

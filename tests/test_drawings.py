@@ -1,4 +1,4 @@
-"""The picture of the architecture that grows: what each chapter adds, and that it can be read."""
+"""The drawings: what each chapter adds to the architecture, and that every picture can be read."""
 
 from itertools import combinations, pairwise
 
@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.course.chapters import find_chapter
-from lecture_lib.course.drawings import NEW, STAGES, draw_architecture, parts
+from lecture_lib.course.drawings import NEW, STAGES, draw_architecture, draw_graph, draw_query, parts
 from lecture_lib.course.plots import use_style
 
 CHAPTERS = list(STAGES)
@@ -53,13 +53,18 @@ def test_every_part_is_written_and_the_new_ones_are_in_colour(picture):
     assert NEW in edges | lines
 
 
-def test_no_text_lies_on_another_or_outside_the_picture(picture):
-    texts = written(picture)
+def assert_readable(axes):
+    """No text lies on another or outside the picture."""
+    texts = written(axes)
     for (one, here), (other, there) in combinations(texts, 2):
         assert not here.overlaps(there), (one, other)
-    width, height = picture.figure.canvas.get_width_height()
+    width, height = axes.figure.canvas.get_width_height()
     for text, box in texts:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+
+
+def test_the_architecture_is_readable(picture):
+    assert_readable(picture)
 
 
 def test_no_text_crosses_the_edge_of_a_box(picture):
@@ -77,3 +82,19 @@ def test_no_text_crosses_the_edge_of_a_box(picture):
 def test_another_chapter_is_refused_with_the_choices(chapter):
     with pytest.raises(CourseError, match=f"chapter '{chapter}'; expected one of: 05, 06, .*, 11"):
         draw_architecture(chapter)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.01, 0.99], [1.0], [0.11, 0.27, 0.09, 0.19, 0.14, 0.1, 0.1]])
+def test_a_query_is_readable_and_meets_its_past_alone(weights):
+    draw_query(list("speech␣M"), [-12.34] * len(weights), weights)
+    plt.gcf().canvas.draw()
+    assert_readable(plt.gca())
+    assert sum(text == "-12.34" for text, _ in written(plt.gca())) == len(weights)
+    plt.close()
+
+
+def test_a_graph_has_an_arrow_for_every_weight_that_counts():
+    axes = plt.figure().add_subplot()
+    draw_graph(axes, [[1, 0, 0], [0.5, 0.5, 0], [0.01, 0.09, 0.9]], list("abc"), "")
+    assert len(axes.patches) == 2  # 0.01 is too thin to be seen, and no arrow leads from a token to itself
+    plt.close()

@@ -1,10 +1,11 @@
-"""The picture of the architecture that grows from chapter 05 to chapter 11."""
+"""Drawings: the architecture that grows from chapter 05 to 11, and attention between tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, Polygon
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 
 from lecture_lib.base.errors import CourseError
 
@@ -231,3 +232,85 @@ def draw_architecture(chapter: str) -> None:
     axes.set(xlim=(0, WIDTH), ylim=(floor, ceiling))
     axes.axis("off")
     axes.figure.set_size_inches(WIDTH, ceiling - floor)
+
+
+# ---------------------------------------------------------------- attention
+
+QUERY_EDGE, KEY_EDGE, VALUE_EDGE = "#8e5bb5", "#4878a8", "#c98a1b"
+QUERY_FILL, KEY_FILL, VALUE_FILL = "#e3d3f0", "#cfe0f1", "#fae3bd"
+
+
+def draw_query(labels: Sequence[str], scores: Sequence[float], weights: Sequence[float]) -> None:
+    """Follow one token's query to its output, in a row of tokens that each have a key and a value.
+
+    `scores` and `weights` belong to the tokens that the query meets: the earlier ones and, last, its own.
+    The tokens after it are drawn pale.
+    """
+    axes = plt.figure(figsize=(WIDTH, 4.1), layout="none").add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(0, 4.1))
+    axes.axis("off")
+    pen, asker = Pen(axes, ""), len(scores) - 1
+    columns = [1.78 + 0.65 * j for j in range(len(labels))]
+    names = {
+        0.25: "token",
+        0.72: "key, value",
+        1.25: "query",
+        1.72: "score\nq · k / √hs",
+        2.5: "weight\n(softmax)",
+    }
+    for y, name in ({**names, 3.72: "output\n(weight × v)"}).items():
+        pen.text(0.1, y, name, ha="left", color=SHAPE)
+    for j, (x, label) in enumerate(zip(columns, labels, strict=True)):
+        met, key_x, value_x = j <= asker, x - 0.15, x + 0.15
+        ink = "black" if met else FRAME
+        pen.text(x, 0.25, label, 11, color=ink)
+        for at, name, edge, fill in (
+            (key_x, "k", KEY_EDGE, KEY_FILL),
+            (value_x, "v", VALUE_EDGE, VALUE_FILL),
+        ):
+            pen.frame(at, 0.59, 0.24, 0.26, *((edge, fill) if met else (FRAME, "white")), z=3)
+            pen.text(at, 0.72, name, color=ink)
+        if met:
+            pen.line((key_x, 0.85), (key_x, 1.6), color=KEY_EDGE)
+            axes.plot(key_x, 1.25, "o", color=QUERY_EDGE, ms=5, zorder=4)
+            pen.text(key_x, 1.72, f"{scores[j]:.2f}")
+            pen.line((key_x, 1.85), (key_x, 2.1))
+            axes.bar(key_x, weights[j], 0.2, 2.15, color="#b9b9b9", zorder=3)
+            pen.text(key_x, 2.25 + weights[j], f"{weights[j]:.2f}")
+            axes.plot((value_x, value_x), (0.85, 2.85), color=VALUE_EDGE, lw=1)
+            pen.line((value_x, 2.85), (value_x, 3.55), color=VALUE_EDGE, lw=1 + 14 * weights[j])
+    x = columns[asker]
+    pen.frame(x + 0.325, 1.12, 0.24, 0.26, QUERY_EDGE, QUERY_FILL, z=3)
+    pen.text(x + 0.325, 1.25, "q")
+    axes.plot((columns[0] - 0.15, x + 0.2), (1.25, 1.25), color=QUERY_EDGE, lw=1.6, zorder=2)
+    axes.plot((x + 0.08, x + 0.325, x + 0.325), (0.25, 0.25, 1.12), color=QUERY_EDGE, lw=1.1, zorder=2)
+    width = max(x - columns[0] + 0.6, 1.2)
+    middle = columns[0] - 0.3 + width / 2
+    pen.frame(middle, 3.58, width, 0.28, VALUE_EDGE, VALUE_FILL, z=3)
+    pen.text(middle, 3.72, f"output at {labels[asker]}")
+
+
+def draw_graph(axes: Axes, wei: Sequence[Sequence[float]], labels: Sequence[str], title: str) -> None:
+    """Arrows between tokens, each as wide as the weight (T, T) that it stands for, from 0.02 upwards.
+
+    A node's colour is its weight on itself.
+    """
+    weights = [[float(weight) for weight in row] for row in wei]
+    style = {
+        "arrowstyle": "-|>",
+        "connectionstyle": "arc3,rad=-0.5",
+        "mutation_scale": 9,
+        "color": "#33557799",
+    }
+    for t, row in enumerate(weights):
+        for j, weight in enumerate(row):
+            if weight >= 0.02 and j != t:
+                arrow = FancyArrowPatch((j, 0), (t, 0), shrinkA=11, shrinkB=11, lw=0.2 + 5 * weight, **style)
+                axes.add_patch(arrow)
+        axes.text(t, 0, labels[t], ha="center", va="center", zorder=4)
+    own = [row[t] for t, row in enumerate(weights)]
+    axes.scatter(
+        range(len(own)), [0] * len(own), 420, own, cmap="Oranges", vmin=0, vmax=1.3, ec="black", zorder=3
+    )
+    axes.set(title=title, xlim=(-0.6, len(own) - 0.4), ylim=(-0.4, 2))
+    axes.axis("off")
