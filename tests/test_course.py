@@ -247,6 +247,18 @@ def test_readme_lists_every_chapter_with_its_video_times():
         assert all(f"[{video_time}]" in row for video_time in chapter.video_times.split(", "))
 
 
+def test_copies_and_untitled_notebooks_are_no_chapters(tmp_path):
+    for name in (
+        "Untitled.ipynb",
+        "03_bigram-Copy1.ipynb",
+        "03_bigram (1).ipynb",
+        "03_bigram.ipynb",
+    ):
+        (tmp_path / name).touch()
+    assert [chapter.stem for chapter in all_chapters(tmp_path)] == ["03_bigram"]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive: git doesn't know it")
 def test_nothing_built_is_in_git():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     sizes = {

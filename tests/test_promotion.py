@@ -159,7 +159,12 @@ RUNS = "cell 7: an exported cell may only import, define"
         ("#| export\nlarge, SMALL = 2, 1", RUNS),
         (f"#| export more: More\n{TRIPLE}", "a module has one notebook as its source"),
         (f"#| export times\n{TRIPLE}", "cell 7: lecture_lib/times.py has no title"),
-        (f"#| export times Multiply\n{TRIPLE}", "expected `#| export`, `#| export module` or"),
+        *(
+            (f"{near}\n{TRIPLE}", f"has {near.strip()!r}; expected `#| export`, `#| export module` or")
+            for near in ("#| export times X", "#|export", "#| Export", "#| exports", "#|  export", "#export")
+        ),
+        (f"N = 1\n#| export\n{TRIPLE}", "has '#| export'; expected"),
+        (f" #| export\n{TRIPLE}".replace(" #", "\n#"), "has '#| export'; expected"),
         ("%matplotlib inline", "cell 7: not plain Python, line 1"),
         ("#| export\nimport json\ndef f():\n    return json", "imports beside definitions"),
         ("#| export\nreturn", RUNS),

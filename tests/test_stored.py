@@ -1,5 +1,6 @@
 """Stored notebooks: normalising, what nbval cannot see and what it does see, each with a planted fault."""
 
+import json
 import re
 import subprocess
 import sys
@@ -60,6 +61,30 @@ def test_a_good_notebook_has_no_problem(executed):
     assert problems(executed) == []
 
 
+def in_the_file(path, **changed):
+    """Change a cell of the notebook as it lies in the file, where no library repairs it."""
+    content = json.loads(path.read_text())
+    cell = content["cells"][2]
+    cell |= changed
+    for name in [name for name, value in changed.items() if value is None]:
+        del cell[name]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.filterwarnings("ignore")  # nbformat's, about what it repairs when it reads
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cell_type": "raw", "outputs": None, "execution_count": None}, "cell 2: is raw; make it code"),
+        ({"id": None}, "cell 2: has no id; run `lecture refresh`"),
+        ({"id": "cell-1"}, "cell 2: has the id of an earlier cell, cell-1"),
+    ],
+)
+def test_kinds_and_ids_are_read_from_the_file(executed, changed, message):
+    in_the_file(executed, **changed)
+    assert any(message in problem for problem in problems(executed))
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -67,6 +92,10 @@ def test_a_good_notebook_has_no_problem(executed):
         (swap_counts, "cell 1: execution count 2, expected 1"),
         (tagged(1, "nbval-skip"), "cell 2: is skipped by nbval"),
         (lambda cells: cells[1].update(source="# NBVAL_SKIP\n1 + 1"), "cell 2: is skipped by nbval"),
+        (
+            lambda cells: cells[1].update(source="# NBVAL_IGNORE_OUTPUT\n1 + 1"),
+            "cell 2: has NBVAL_IGNORE_OUTPUT as a comment; tag the cell",
+        ),
         (add_timing, "not normalised"),
         (tagged(0, "nbval-ignore-output"), "cell 1: its output is ignored and no assertion follows"),
         (

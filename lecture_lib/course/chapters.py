@@ -11,6 +11,7 @@ import nbformat
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import NOTEBOOKS
 
+NAME = re.compile(r"\d\d[a-z]?_[a-z]\w*\.ipynb")  # a copy, or an Untitled.ipynb, is no chapter
 VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
 
 
@@ -79,7 +80,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 def all_chapters(folder: Path = NOTEBOOKS) -> list[Chapter]:
     """Every chapter in `folder`, in order."""
-    chapters = [Chapter(path) for path in folder.glob("[0-9][0-9]*_*.ipynb")]
+    chapters = [Chapter(path) for path in folder.glob("*.ipynb") if NAME.fullmatch(path.name)]
     return sorted(chapters, key=lambda chapter: chapter.label)
 
 

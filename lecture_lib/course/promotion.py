@@ -30,6 +30,8 @@ from .references import cited_papers
 from .tables import aligned
 
 PACKAGE = "lecture_lib"
+# What somebody who meant the directive may have written: in another case, with other spaces, further down.
+MEANT = re.compile(r"(?mi)^[ \t]*#+[ \t]*(?:\|.*|exports?)[ \t]*$")
 DIRECTIVE = re.compile(r"\A#\| export(?: +(?P<module>[a-z]\w*))?(?:: *(?P<title>\S.*?))? *\n")
 QUICK_CALL = re.compile(r"range|partial|torch\.(arange|combinations)|\w+Config")  # a constant may make these
 IMPORT = ast.Import | ast.ImportFrom
@@ -148,10 +150,10 @@ def read_cells(chapter: Chapter) -> list[Cell]:
             section = [section, *re.findall(r"^## +(.+)$", raw.source, flags=re.MULTILINE)][-1]
         elif raw.cell_type == "code":
             directive = DIRECTIVE.match(raw.source)
-            if raw.source.startswith("#|") and not directive:
+            if not directive and (meant := MEANT.search(raw.source)):
                 raise CourseError(
-                    f"{chapter.path.name}, cell {index}: begins with {raw.source.splitlines()[0]!r}; "
-                    "expected `#| export`, `#| export module` or `#| export module: Title`"
+                    f"{chapter.path.name}, cell {index}: has {meant[0]!r}; expected `#| export`, "
+                    "`#| export module` or `#| export module: Title`, as the first line"
                 )
             source = raw.source[directive.end() :] if directive else raw.source
             module = (directive["module"] or chapter.module) if directive else None

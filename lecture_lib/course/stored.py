@@ -5,6 +5,7 @@ and over one that is tagged to be skipped. What it cannot see is checked here.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 from statistics import median
@@ -108,6 +109,7 @@ def problems(path: Path) -> list[str]:
     found += unasserted(code)
     for index, cell in enumerate(notebook.cells):
         found += [f"cell {index}: {problem}" for problem in citation_problems(cell)]
+    found += kind_and_id_problems(json.loads(path.read_text(encoding="utf-8"))["cells"])
     if notebook != normalised(notebook):
         found.append(
             "not normalised (timing, kernel or widget metadata, or a cut stream); run `lecture refresh`"
@@ -117,6 +119,20 @@ def problems(path: Path) -> list[str]:
             f"{path.stat().st_size:,} bytes, expected at most {MAX_BYTES:,}; make its pictures smaller"
         )
     return [f"{path.name}: {problem}" for problem in found]
+
+
+def kind_and_id_problems(cells: list[dict]) -> list[str]:
+    """Of the cells as they lie in the file: those that nothing executes or shows, ids that aren't unique."""
+    ids = [cell.get("id") for cell in cells]
+    found = []
+    for index, cell in enumerate(cells):
+        if cell["cell_type"] == "raw":
+            found.append(f"cell {index}: is raw; make it code or markdown")
+        if not ids[index]:
+            found.append(f"cell {index}: has no id; run `lecture refresh`")
+        elif ids[index] in ids[:index]:
+            found.append(f"cell {index}: has the id of an earlier cell, {ids[index]}; give it another")
+    return found
 
 
 def count_problems(code: list[tuple[int, NotebookNode]]) -> list[str]:
@@ -134,6 +150,8 @@ def cell_problems(index: int, cell: NotebookNode) -> list[str]:
     found = []
     if "nbval-skip" in tags or "NBVAL_SKIP" in cell.source:
         found.append("is skipped by nbval; no cell may be")
+    if "NBVAL_IGNORE_OUTPUT" in cell.source:
+        found.append(f"has NBVAL_IGNORE_OUTPUT as a comment; tag the cell {IGNORED}, as checks look for that")
     if cell.source.rstrip().endswith(";"):
         found.append("ends with `;`: nbval sees the value that it hides; end with `plt.show()` or the like")
     if "raises-exception" in tags or any(output.output_type == "error" for output in cell.outputs):
