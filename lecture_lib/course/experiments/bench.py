@@ -226,21 +226,21 @@ def short_races() -> dict[str, dict[str, float]]:
     return found
 
 
-def benchmark(rounds: int = 5) -> dict:
+def benchmark(rounds: int = 3) -> dict:
     """All measurements, with the machine and the date."""
     return {
         **stamp("make bench"),
         "cores": torch.get_num_threads(),
         "peak GFLOP/s": peak_flops(torch.device("cpu"), torch.float32) / 1e9,
         "training, the speedrun's size, 8 x 256": training(SMALL, 8, rounds),
-        "training, the lecture's size, 64 x 256": training(LECTURE, 64, 3),
+        "training, the lecture's size, 64 x 256": training(LECTURE, 64, 2),
         "training, the lecture's size and dropout, 64 x 256": training(
-            replace(LECTURE, dropout=0.2), 64, 3, MODELS | FAST_KERNEL
+            replace(LECTURE, dropout=0.2), 64, 2, MODELS | FAST_KERNEL
         ),
-        "sampling, the lecture's size, near the full context": sampling(LECTURE, 64, 5),
+        "sampling, the lecture's size, near the full context": sampling(LECTURE, 64, 3),
         "sampling, the lecture's size, a long text": long_text(LECTURE, 3),
-        "threads": threads(rung_steps(), rounds=3),
-        "growth": growth(rounds=3),
+        "threads": threads(rung_steps(), rounds=2),
+        "growth": growth(rounds=2),
         "to a loss": short_races(),
     }
 
