@@ -82,11 +82,6 @@ print(subprocess.check_output([sys.executable, "-c", child], text=True), end="")
     assert said(code, FREE) == str(threads.cores())
 
 
-def test_a_command_that_needs_no_torch_does_not_load_it():
-    code = "import sys, lecture_lib.course.cli as cli; cli.parser(); print('torch' in sys.modules)"
-    assert said(code, FREE) == "False"
-
-
 def test_a_notebook_in_jupyter_trains_with_one_thread(monkeypatch):
     """In a kernel that anyone starts, without a word about threads; torch is imported first there."""
     for name in (threads.VARIABLE, threads.MARK):

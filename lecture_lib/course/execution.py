@@ -33,6 +33,7 @@ from .tables import aligned
 
 PRESETS = NOTEBOOKS / "presets.toml"
 START_SECONDS = 60  # that a kernel may take to answer for the first time
+KILLED = "perhaps for want of memory: close other programs, or try a smaller size (-p, --preset smoke)"
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
@@ -197,9 +198,6 @@ def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: b
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
     return Result(chapter, seconds, executed, run_since(chapter.stem, out, started), save_pictures(executed))
-
-
-KILLED = "perhaps for want of memory: close other programs, or try a smaller size (-p, --preset smoke)"
 
 
 def cell_reached(executed: Path) -> int:
