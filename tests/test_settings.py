@@ -24,7 +24,14 @@ def test_one_other_value_is_noticed(changed):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("block_size", 0), ("max_iters", 0), ("seed", -1), ("learning_rate", 0.0), ("learning_rate", 1e9), ("learning_rate", math.nan)],
+    [
+        ("block_size", 0),
+        ("max_iters", 0),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", 1e9),
+        ("learning_rate", math.nan),
+    ],
 )
 def test_outside_its_range_a_value_is_refused_with_the_range(name, value):
     with pytest.raises(CourseError, match=rf"^{name}=.*: expected a value from .* to "):
@@ -32,7 +39,9 @@ def test_outside_its_range_a_value_is_refused_with_the_range(name, value):
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused_with_those_that_do():
-    with pytest.raises(CourseError, match="n_head=3 doesn't divide n_embd=32; expected one of: 1, 2, 4, 8, 16, 32"):
+    with pytest.raises(
+        CourseError, match="n_head=3 doesn't divide n_embd=32; expected one of: 1, 2, 4, 8, 16, 32"
+    ):
         check_settings(STEM, STORED | {"n_head": 3})
 
 
