@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT
-from lecture_lib.base.threads import VARIABLE, fixed
+from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
 CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
@@ -142,6 +142,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def sample_command(arguments: argparse.Namespace) -> int:
     """Write text with a trained model, as it is drawn."""
+    wait_awake()
     from .sampling import SHIPPED, load_writer, stream_text
 
     model, tokenizer = load_writer(arguments.checkpoint or SHIPPED[arguments.model], arguments.bfloat16)

@@ -8,7 +8,7 @@ import torch
 from lecture_lib import speedrun  # noqa: F401  so that its checkpoints can be loaded, as chapter 13's can
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA
-from lecture_lib.base.threads import fit_threads
+from lecture_lib.base.threads import fit_threads, quickest_threads
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.decoding import for_writing
 from lecture_lib.generation import AutoregressiveModel, check_prompt
@@ -23,7 +23,8 @@ DEFAULT = "small"
 def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, CharTokenizer]:
     """The model in `checkpoint` (with or without suffix), laid out for writing, and its tokenizer.
 
-    With `bfloat16` its weights are rounded to half the bytes. Raises CourseError for a checkpoint that can't
+    With `bfloat16` its weights are rounded to half the bytes. A large model gets one thread or all cores,
+    whichever writes sooner on the machine as busy as it is. Raises CourseError for a checkpoint that can't
     be read, or one whose model has no such choice.
     """
     model, tokenizer, _ = load_checkpoint(checkpoint)
@@ -31,7 +32,10 @@ def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[Autoregressiv
     if isinstance(model, GPT):
         model = from_gpt(model)  # the same text, sooner
     if isinstance(model, NanoGPT):
-        return for_writing(model, torch.bfloat16 if bfloat16 else None), tokenizer
+        writer = for_writing(model, torch.bfloat16 if bfloat16 else None)
+        if torch.get_num_threads() > 1:
+            quickest_threads(lambda: writer.generate(torch.zeros(1, 1, dtype=torch.long), 4))
+        return writer, tokenizer
     if bfloat16:
         raise CourseError(f"{checkpoint}: bfloat16 is for a GPT or NanoGPT; this is a {type(model).__name__}")
     return model, tokenizer
