@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 LECTURE := $(VENV)/bin/lecture
+# The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
+WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
+CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-portable bench lab promote check refresh corpus clean
@@ -43,10 +46,13 @@ corpus: $(READY)  ## build and verify tiny Shakespeare
 clean:  ## remove the environment, the outputs and what was built; data/recorded stays
 	rm -rf $(VENV) out data/tinyshakespeare.txt data/*.whl *.egg-info .pytest_cache .ruff_cache .hypothesis
 
+ifneq ($(CLEAR),)
+.PHONY: $(READY)
+endif
 # The stamp is written last, so an interrupted installation is done again.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
-	@touch $@
+	@pwd -P > $@

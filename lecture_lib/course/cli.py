@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT
+from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, check_project
 from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `lecture ...`; returns the exit status: 0 if all went well, 1 if not."""
     arguments = parser().parse_args(argv)
     try:
+        check_project()
         return arguments.action(arguments)
     except CourseError as error:
         print(f"lecture: {error}", file=sys.stderr)
