@@ -11,13 +11,16 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from nbformat.v4 import new_output
+from small_course import notebook
 
 from lecture_lib.base import device
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing, write_text
 from lecture_lib.base.paths import ROOT, check_project
 from lecture_lib.course import cli, ladder, tables
-from lecture_lib.course.chapters import all_chapters, find_chapter, read_notebook
+from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
+from lecture_lib.course.stored import save
 from lecture_lib.training import History
 
 matplotlib.use("agg")
@@ -179,6 +182,33 @@ def test_the_settings_are_read_from_the_notebook_that_records(tmp_path):
 )
 def test_a_run_is_compared_with_the_lectures_model_of_its_size(stem, parameters, shown):
     assert ladder.lecture_shown(stem, {"parameters": parameters}) == shown
+
+
+def chapter_showing(path: Path, table: str) -> Chapter:
+    """A chapter whose notebook printed the table below some other text."""
+    stored = notebook(["# 01. X", "print(table)"])
+    stored.cells[1].outputs = [new_output("stream", name="stdout", text=f"trained\n{table}\n\nA sample\n")]
+    save(stored, path)
+    return Chapter(path)
+
+
+def test_ladder_tables_that_contradict_each_other_are_named(tmp_path):
+    record(tmp_path / "out", 2.2798)
+    before, after = ladder.ladder_table(tmp_path / "none"), ladder.ladder_table(tmp_path / "out")
+    agreeing = [chapter_showing(tmp_path / f"0{i}_x.ipynb", table) for i, table in enumerate((before, after))]
+    assert [list(row) for row in ladder.stored_rows(agreeing[1])][2][-1] == "2.2798 at 5,000 steps"
+    assert ladder.ladder_problems(agreeing) == []  # a run that one of them hasn't seen is no contradiction
+    other = chapter_showing(tmp_path / "02_x.ipynb", after.replace("2.2798 at", "2.3124 at"))
+    assert ladder.ladder_problems([*agreeing, other]) == [
+        "02_x.ipynb: its ladder table has '2.3124 at 5,000 steps' for four heads (this machine), "
+        "01_x.ipynb has '2.2798 at 5,000 steps'; run `lecture refresh` for both"
+    ]
+
+
+def test_the_stored_notebooks_ladder_tables_agree():
+    shown = [chapter for chapter in all_chapters() if list(ladder.stored_rows(chapter))]
+    assert {"06", "07", "08", "09", "10", "11", "15"} <= {chapter.label for chapter in shown}
+    assert ladder.ladder_problems(shown) == []
 
 
 def test_columns_are_aligned():

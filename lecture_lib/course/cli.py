@@ -258,6 +258,7 @@ def pytest(targets: list[str], environment: dict[str, str]) -> int:
 def check_command(arguments: argparse.Namespace) -> int:
     """Check style, promotion and stored notebooks, without executing any."""
     from .chapters import all_chapters
+    from .ladder import ladder_problems
     from .promotion import check
     from .stored import problems, style_problems
 
@@ -266,6 +267,7 @@ def check_command(arguments: argparse.Namespace) -> int:
     found, chapters = check(), all_chapters()
     for chapter in chapters:
         found += problems(chapter.path) + style_problems(chapter)
+    found += ladder_problems(chapters)
     print("\n".join(found) or f"{len(chapters)} notebooks: promoted, in order, fit for regression")
     return int(any(styled) or bool(found))
 
