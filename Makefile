@@ -9,7 +9,7 @@ WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-portable bench lab promote check refresh corpus clean
+.PHONY: help setup run test test-portable test-parameters bench lab promote check refresh corpus clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(READY)  ## all tests: style, promotion, pytest, nbval over every noteboo
 
 test-portable: $(READY)  ## nbval with one thread, with two, and without vector instructions
 	$(LECTURE) test --portable
+
+test-parameters: $(READY)  ## chapters with each parameter at its least, a large and an odd value, and pairs of them
+	$(LECTURE) test --parameters
 
 bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews the README's table
 	$(LECTURE) bench

@@ -314,6 +314,13 @@ def test_a_killed_run_fails_the_test_of_other_machines(monkeypatch, failing):
     assert asked == cli.OTHER_MACHINES  # none is left out
 
 
+def test_other_parameters_are_tried_instead_of_all_else(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "pytest", lambda targets, environment: asked.append(targets) or 3)
+    assert cli.main(["test", "--parameters"]) == 3
+    assert [targets[:3] for targets in asked] == [["tests/test_parameters.py", "-m", "grid"]]
+
+
 def test_help_waits_for_no_torch():
     script = "import sys; from lecture_lib.course.cli import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -88,11 +88,11 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
     """The commands for those who change a notebook, and for CI."""
-    command(test_command).add_argument(
-        "--portable",
-        action="store_true",
-        help="nbval alone, with one thread, with two, and without vector instructions",
-    )
+    test = command(test_command).add_mutually_exclusive_group()
+    test.add_argument("--portable", action="store_true",
+                      help="nbval alone, with one thread, two, and without vector instructions")  # fmt: skip
+    test.add_argument("--parameters", action="store_true",
+                      help="instead, chapters at a small size with many other parameters")  # fmt: skip
     command(check_command)
     command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
@@ -238,6 +238,8 @@ def test_command(arguments: argparse.Namespace) -> int:
         if arguments.portable:
             failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
             return int(any(failures))
+        if arguments.parameters:
+            return pytest(["tests/test_parameters.py", "-m", "grid", "--dist", "load"], fixed(1))
         return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
 
 
