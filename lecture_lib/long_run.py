@@ -1,6 +1,6 @@
 """Run long trainings that can be interrupted.
 
-From notebooks/11_gpt.ipynb, section "5. Runs that last".
+From notebooks/10b_long_runs.ipynb, section "3. `LongRun`".
 Video 1:37:49.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -77,7 +77,7 @@ class LongRun:
 
     @property
     def settings(self) -> dict:
-        """The settings that a saved state must share with this run, or else it can't go on from there."""
+        """The settings that a saved state must share with this run, or else it can't be resumed."""
         return {"model": asdict(self.model.config), "training": asdict(self.config), **self.facts}
 
     def train(self, splits: dict[str, torch.Tensor]) -> History:
@@ -124,7 +124,7 @@ class LongRun:
         save_checkpoint(self.folder / name, model, self.tokenizer, facts | more)
 
     def save(self, step: int) -> None:
-        """Write all that the run needs to go on from before `step`."""
+        """Write all that the run needs to resume before `step`."""
         self.saved = time.monotonic()
         state = {
             "settings": self.settings,

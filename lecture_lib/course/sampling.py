@@ -27,7 +27,7 @@ def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[Autoregressiv
     whichever writes sooner on the machine as busy as it is. Raises CourseError for a checkpoint that can't
     be read, or one whose model has no such choice.
     """
-    model, tokenizer, _ = load_checkpoint(checkpoint)
+    model, tokenizer = load_named(checkpoint)
     fit_threads(sum(p.numel() for p in model.parameters()))
     if isinstance(model, GPT):
         model = from_gpt(model)  # the same text, sooner
@@ -38,6 +38,24 @@ def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[Autoregressiv
         return writer, tokenizer
     if bfloat16:
         raise CourseError(f"{checkpoint}: bfloat16 is for a GPT or NanoGPT; this is a {type(model).__name__}")
+    return model, tokenizer
+
+
+def load_named(checkpoint: Path) -> tuple[AutoregressiveModel, CharTokenizer]:
+    """Model and tokenizer of a checkpoint that a user named; what is wrong with it is told in one line."""
+    try:
+        if checkpoint.is_dir():
+            raise CourseError(
+                f"{checkpoint} is a folder; expected a checkpoint in it: {checkpoint / 'model'}"
+            )
+        model, tokenizer, _ = load_checkpoint(checkpoint)
+    except CourseError as error:
+        raise CourseError(" ".join(line.strip() for line in str(error).splitlines()[:2])) from None
+    except (RuntimeError, MemoryError, ValueError, OSError) as error:  # too large a model, an odd path
+        raise CourseError(f"{checkpoint}: {str(error).splitlines()[0]}") from None
+    characters, outputs = len(tokenizer.chars), model.lm_head.out_features
+    if characters != outputs:
+        raise CourseError(f"{checkpoint} has {characters} characters, its model {outputs}: a damaged card?")
     return model, tokenizer
 
 
