@@ -276,6 +276,21 @@ def test_the_state_of_a_run_with_other_settings_is_refused_and_stays(tmp_path):
     assert (tmp_path / "state.pt").exists()
 
 
+@pytest.mark.parametrize("other", ["ids", "characters"])
+def test_a_run_does_not_go_on_with_another_text(tmp_path, other):
+    """Not even one with as many characters, of which as many are different."""
+    interrupted(tmp_path)
+    run, splits = start(tmp_path), SPLITS
+    if other == "ids":
+        splits = SPLITS | {"train": SPLITS["train"].flip(0)}
+    else:
+        run.tokenizer = CharTokenizer(LETTERS.replace("a", "z"))
+    before = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(CourseError, match="other settings: .*'text': "):
+        run.train(splits)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
 def test_an_old_result_stays_until_the_new_one_is_complete(tmp_path):
     start(tmp_path).train(SPLITS)
     old = (tmp_path / "model.json").read_text()
