@@ -16,8 +16,10 @@ from kit import Suite, draw_ids, raises, seeded, suite_tests
 from lecture_lib import long_run
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, SHIPPED
+from lecture_lib.base.records import read_json
 from lecture_lib.checkpoint import CHECKPOINT_KINDS, checkpoint_kind, load_checkpoint, save_checkpoint
 from lecture_lib.course import cli
+from lecture_lib.evaluation import split_loss
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer, load_splits
@@ -285,7 +287,7 @@ def test_a_run_does_not_go_on_with_another_text(tmp_path, other):
     else:
         run.tokenizer = CharTokenizer(LETTERS.replace("a", "z"))
     before = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(CourseError, match="other settings: .*'text': "):
+    with pytest.raises(CourseError, match=r"other settings: .*'text': "):
         run.train(splits)
     assert (tmp_path / "state.pt").read_bytes() == before
 
