@@ -18,9 +18,9 @@ notebook            module           what it holds
 10b_long_runs       checkpoint       Save and load checkpoints
                     long_run         Run long trainings that can be interrupted
 11_gpt              gpt              Scaling up: the GPT
-12_encoder_decoder  number_words     Numbers as French and English words
-                    sequences        Marks and padding for texts of unequal length
+12_encoder_decoder  sequences        Marks and padding for texts of unequal length
                     encoder_decoder  Encoder, decoder, both
+12b_translation     number_words     Numbers as French and English words
                     translation      Train a translator and let it translate
 13_nanogpt          nanogpt          nanoGPT
                     kv_cache         Key-value cache

@@ -18,7 +18,7 @@ from lecture_lib.self_attention import attention, causal_mask
 from lecture_lib.sequences import PAD
 
 __all__ = [
-    "CrossAttention",
+    "Attention",
     "Decoder",
     "DecoderBlock",
     "Embeddings",
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 
-class CrossAttention(nn.Module):
-    """Attention whose queries come from one text, keys and values from another (video 1:15:39).
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may come from another text than its queries (video 1:15:39).
 
-    Section 3.2.3 of Vaswani et al. 2017. Raises ValueError unless n_head divides n_embd.
+    Sections 3.2.2 and 3.2.3 of Vaswani et al. 2017. Raises ValueError unless n_head divides n_embd.
     """
 
     def __init__(self, n_embd: int, n_head: int):
@@ -58,7 +58,7 @@ class CrossAttention(nn.Module):
         """Queries from x (B, T, C), keys and values from memory (B, S, C).
 
         Returns the output (B, T, C) and the weights (B, n_head, T, S). `mask`, boolean, broadcasts to the
-        weights' shape; True = may look.
+        weights' shape; True = may attend to.
         """
         q, k, v = self.query(x), self.key(memory), self.value(memory)  # (B, T, C), (B, S, C), (B, S, C)
         out, wei = attention(self.by_head(q), self.by_head(k), self.by_head(v), mask)
@@ -72,9 +72,9 @@ class CrossAttention(nn.Module):
 
 
 def padding_mask(idx: torch.Tensor) -> torch.Tensor:
-    """The places that may be looked at: ids (B, S) -> (B, 1, 1, S), boolean, False at padding.
+    """The positions that may be attended to: ids (B, S) -> (B, 1, 1, S), boolean, False at padding.
 
-    The first place is always True: the softmax of a row of padding alone would not be a number.
+    The first position is always True: the softmax of a row of nothing but padding would be NaN.
     """
     mask = idx != PAD  # (B, S)
     mask[:, 0] = True
@@ -82,11 +82,11 @@ def padding_mask(idx: torch.Tensor) -> torch.Tensor:
 
 
 class EncoderBlock(nn.Module):
-    """Chapter 10's block without the causal mask: every token hears all others that `mask` shows."""
+    """Chapter 10's block without the causal mask: every token attends to all those that `mask` shows."""
 
     def __init__(self, n_embd: int, n_head: int):
         super().__init__()
-        self.sa, self.ffwd = CrossAttention(n_embd, n_head), WideFeedForward(n_embd)
+        self.sa, self.ffwd = Attention(n_embd, n_head), WideFeedForward(n_embd)
         self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,12 @@ class EncoderBlock(nn.Module):
 
 
 def sinusoids(T: int, n_embd: int) -> torch.Tensor:
-    """The paper's positions, (T, n_embd): sines and cosines from fast to slow (Vaswani et al. 2017, 3.5)."""
+    """The paper's positions, (T, n_embd): sines and cosines from fast to slow (Vaswani et al. 2017, 3.5).
+
+    Raises ValueError for an odd n_embd.
+    """
+    if n_embd % 2:
+        raise ValueError(f"n_embd is {n_embd}; expected an even number, as sines and cosines come in pairs")
     position = torch.arange(T)[:, None]  # (T, 1)
     frequency = 10_000 ** (-torch.arange(0, n_embd, 2) / n_embd)  # (C / 2,)
     angle = position * frequency  # (T, 1) * (C / 2,) -> (T, C / 2)
@@ -134,7 +139,7 @@ class TranslatorConfig:
 
 
 class Encoder(nn.Module):
-    """Reads: each token of a source hears all others, block after block."""
+    """Reads: each token of a source attends to all others, block after block."""
 
     def __init__(self, config: TranslatorConfig):
         super().__init__()
@@ -143,7 +148,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.n_embd)
 
     def mask(self, src: torch.Tensor) -> torch.Tensor:
-        """The places that each token of ids (B, S) may look at, as `padding_mask` gives them."""
+        """The positions that each token of ids (B, S) may attend to, as `padding_mask` gives them."""
         return padding_mask(src)  # (B, 1, 1, S)
 
     def forward(self, src: torch.Tensor) -> torch.Tensor:
@@ -159,9 +164,9 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, n_embd: int, n_head: int):
         super().__init__()
-        self.sa, self.ffwd = CrossAttention(n_embd, n_head), WideFeedForward(n_embd)
+        self.sa, self.ffwd = Attention(n_embd, n_head), WideFeedForward(n_embd)
         self.ln1, self.ln2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
-        self.ca = CrossAttention(n_embd, n_head)
+        self.ca = Attention(n_embd, n_head)
         self.ln3 = nn.LayerNorm(n_embd)
 
     def forward(
@@ -176,7 +181,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Writes: each token hears its own past and, if there is a memory, the whole of it."""
+    """Writes: each token attends to its own past and, if there is a memory, to the whole of it."""
 
     def __init__(self, config: TranslatorConfig):
         super().__init__()
@@ -204,7 +209,7 @@ class EncoderDecoder(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     def forward(self, src: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
-        """Sources (B, S) and beginnings of targets (B, T) -> logits of the next tokens (B, T, vocab)."""
+        """Sources (B, S) and prefixes of targets (B, T) -> logits of the next tokens (B, T, vocab)."""
         if len(src) != len(idx):
             raise ValueError(f"{len(src)} sources, {len(idx)} targets; expected a target for each source")
         return self.decoder(idx, self.encoder(src), padding_mask(src))

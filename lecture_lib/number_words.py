@@ -1,6 +1,6 @@
 """Numbers as French and English words.
 
-From notebooks/12_encoder_decoder.ipynb, section "1. Three machines".
+From notebooks/12b_translation.ipynb, section "1. Number words".
 Video 1:42:39.
 Written by `lecture promote`: edit the notebook, not this file.
 """

@@ -18,14 +18,14 @@ PAD, START, END = 0, 1, 2  # the ids of <pad>, <start> and <end>, in every vocab
 
 
 class MarkedTokenizer(CharTokenizer):
-    """A `CharTokenizer` whose first ids stand for <pad>, <start> and <end>; `encode` never returns these."""
+    """A `CharTokenizer` whose first ids stand for <pad>, <start> and <end>; `encode` never produces them."""
 
     def vocabulary(self, text: str) -> list[str]:
         """Return the three marks, then the distinct characters of `text`, sorted."""
         return ["<pad>", "<start>", "<end>", *super().vocabulary(text)]
 
     def decode(self, ids: Iterable[int] | torch.Tensor) -> str:
-        """The text of `ids`, integers or (N,), up to the first <end>, without the other marks."""
+        """The text of `ids`, integers or (N,), up to the first <end>; the other marks are dropped."""
         ids = ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)
         until = ids.index(END) if END in ids else len(ids)
         return super().decode(i for i in ids[:until] if i not in (PAD, START))

@@ -1,6 +1,6 @@
 """Train a translator and let it translate.
 
-From notebooks/12_encoder_decoder.ipynb, section "8. Training a translator".
+From notebooks/12b_translation.ipynb.
 Video 1:42:39.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -22,12 +22,17 @@ __all__ = [
     "TranslationHistory",
     "TranslationPairs",
     "beam_search",
-    "curriculum",
     "evaluate_pairs",
+    "rate_share",
     "train_translator",
     "translate",
     "trim_padding",
 ]
+
+
+def trim_padding(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (B, T) without the columns on the right that hold only padding."""
+    return rows[:, : (rows != PAD).sum(dim=1).max()]
 
 
 class TranslationPairs:
@@ -41,23 +46,12 @@ class TranslationPairs:
         """Some rows of both, without the padding that all of them share."""
         return trim_padding(self.src[which]), trim_padding(self.tgt[which])
 
-    def draw(self, batch_size: int, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random batch of neighbours, out of the shortest `share` of the pairs."""
-        window = min(16 * batch_size, len(self.src))  # as many neighbours as it draws from
-        first = torch.randint(max(window, int(share * len(self.src))) - window + 1, (1,))
+    def draw(self, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A random batch of neighbours: `batch_size` of the 16 times as many pairs around a random one."""
+        window = min(16 * batch_size, len(self.src))
+        middle = torch.randint(len(self.src), ()).item()
+        first = min(max(middle - window // 2, 0), len(self.src) - window)
         return self.rows(first + torch.randperm(window)[:batch_size])
-
-
-def trim_padding(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (B, T) without the columns on the right that hold only padding."""
-    return rows[:, : (rows != PAD).sum(dim=1).max()]
-
-
-def curriculum(step: int, max_iters: int) -> tuple[float, float]:
-    """At an optimizer step: the learning rate, as a share of the highest, and the share of pairs in use."""
-    done = step / max_iters
-    rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
-    return rate, min(1.0, 0.15 + 2.5 * done)
 
 
 @torch.no_grad()
@@ -75,9 +69,14 @@ def evaluate_pairs(model: nn.Module, pairs: TranslationPairs) -> tuple[float, to
     return total / tokens, torch.cat(right)
 
 
+def rate_share(step: int, max_iters: int) -> float:
+    """The learning rate at an optimizer step, as a share of the highest: up for 100 steps, down to 0."""
+    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / max_iters))
+
+
 @dataclass
 class TranslationHistory(History):
-    """A `History` that also knows the share of validation pairs that were translated exactly."""
+    """A `History` that also holds the share of validation pairs that were translated exactly."""
 
     exact: list[float] = field(default_factory=list)
     test_exact: float | None = None  # of the test pairs, once, at the end
@@ -105,10 +104,9 @@ def train_translator(
             history.exact.append(right.float().mean().item())
             losses = f"train loss {history.train[-1]:.4f}, val loss {loss:.4f}"
             tqdm.write(f"step {step:5}: {losses}, exact {history.exact[-1]:.1%}")
-        rate, share = curriculum(step, max_iters)
-        src, tgt = (ids.to(device) for ids in splits["train"].draw(batch_size, share))  # (B, S), (B, T + 1)
+        src, tgt = (ids.to(device) for ids in splits["train"].draw(batch_size))  # (B, S), (B, T + 1)
         loss = translation_loss(model(src, tgt[:, :-1]), tgt[:, 1:])
-        optimizer.param_groups[0]["lr"] = learning_rate * rate
+        optimizer.param_groups[0]["lr"] = learning_rate * rate_share(step, max_iters)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -143,7 +141,7 @@ def beam_search(model: EncoderDecoder, src: torch.Tensor, beam_width: int) -> li
         given = f"{len(src)} sources, beam_width {beam_width}"
         raise ValueError(f"{given}; expected 1 source and a width of at least 1")
     memory, memory_mask = model.encoder(src), padding_mask(src)  # (1, S, C), (1, 1, 1, S)
-    idx = torch.full((1, 1), START, device=src.device)  # (W, T): the W beginnings that are kept
+    idx = torch.full((1, 1), START, device=src.device)  # (W, T): the W prefixes that are kept
     scores = torch.zeros(1, device=src.device)  # (W,): log probability of each
     ended = torch.zeros(1, dtype=torch.bool, device=src.device)  # (W,)
     while idx.shape[1] <= model.config.block_size and not ended.all():

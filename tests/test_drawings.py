@@ -1,5 +1,6 @@
 """The drawings: what each chapter adds to the architecture, and that every picture can be read."""
 
+import re
 from itertools import combinations, pairwise
 
 import matplotlib
@@ -11,7 +12,15 @@ from matplotlib.patches import FancyBboxPatch
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.course.chapters import find_chapter
-from lecture_lib.course.drawings import NEW, STAGES, draw_architecture, draw_graph, draw_query, parts
+from lecture_lib.course.drawings import (
+    NEW,
+    STAGES,
+    draw_architecture,
+    draw_graph,
+    draw_query,
+    draw_transformer,
+    parts,
+)
 from lecture_lib.course.plots import use_style
 
 CHAPTERS = list(STAGES)
@@ -67,15 +76,36 @@ def test_the_architecture_is_readable(picture):
     assert_readable(picture)
 
 
-def test_no_text_crosses_the_edge_of_a_box(picture):
+def assert_no_text_crosses_an_edge(axes):
     """A text lies inside a box or outside it; the cards behind the first one show only their edges."""
-    boxes = [patch for patch in picture.patches if isinstance(patch, FancyBboxPatch) and patch.zorder >= 2]
-    for text, extent in written(picture):
+    boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch) and patch.zorder >= 2]
+    for text, extent in written(axes):
         for box in (patch.get_window_extent() for patch in boxes):
             inside = (
                 box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 and extent.y1 <= box.y1
             )
             assert inside or not box.overlaps(extent), text
+
+
+def test_no_text_crosses_the_edge_of_a_box(picture):
+    assert_no_text_crosses_an_edge(picture)
+
+
+def test_the_transformer_is_readable_and_names_what_builds_its_boxes():
+    with plt.rc_context():
+        use_style()
+        draw_transformer("les réseaux de neurones sont géniaux !", "<start>neural net", "neural netw")
+        plt.gcf().canvas.draw()
+        assert_readable(plt.gca())
+        assert_no_text_crosses_an_edge(plt.gca())
+        texts = [text for text, _ in written(plt.gca())]
+        plt.close()
+    builders = [text for text in texts if text.startswith(("section", "chapter"))]
+    assert len(builders) == 15
+    prose = "\n".join(cell.source for cell in find_chapter("12").notebook.cells)
+    for text in builders:
+        for number in re.findall(r"\d+", text):
+            assert find_chapter(number) if text.startswith("chapter") else f"\n## {number}. " in f"\n{prose}"
 
 
 @pytest.mark.parametrize("chapter", ["04", "12", "5", "", "09_residual"])

@@ -1,4 +1,4 @@
-"""Encoder, decoder and both, chapter 12."""
+"""Encoder, decoder and both: chapter 12, and its counterpart in PyTorch."""
 
 import math
 
@@ -15,11 +15,11 @@ from kit import (
     refusals,
     suite_tests,
 )
-from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib import encoder_decoder
-from lecture_lib.encoder_decoder import CrossAttention, Embeddings, EncoderDecoder, TranslatorConfig
+from lecture_lib.course.counterparts import pytorch_transformer
+from lecture_lib.encoder_decoder import Attention, Embeddings, EncoderDecoder, TranslatorConfig
 from lecture_lib.self_attention import causal_mask
 from lecture_lib.sequences import PAD
 
@@ -49,40 +49,7 @@ def make(library, B, T, S, n_head, hs, n_layer):
     return shaken(library.EncoderDecoder(config)), ids(B, S, SRC_VOCAB), ids(B, T, TGT_VOCAB)
 
 
-# ---------------------------------------------------------------- equal to torch
-
-
-def give_attention(theirs, ours):
-    theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
-    theirs.in_proj_bias.zero_()
-    theirs.out_proj.load_state_dict(ours.proj.state_dict())
-
-
-def give_layer(theirs, ours):
-    pairs = [(theirs.norm1, ours.ln1), (theirs.linear1, ours.ffwd.net[0]), (theirs.linear2, ours.ffwd.net[2])]
-    if hasattr(theirs, "multihead_attn"):
-        pairs += [(theirs.norm2, ours.ln3), (theirs.norm3, ours.ln2)]
-        give_attention(theirs.multihead_attn, ours.ca)
-    else:
-        pairs += [(theirs.norm2, ours.ln2)]
-    give_attention(theirs.self_attn, ours.sa)
-    for their_part, our_part in pairs:
-        their_part.load_state_dict(our_part.state_dict())
-
-
-@torch.no_grad()
-def torchs_transformer(model, n_embd, n_head, n_layer):
-    """torch's machine with our weights."""
-    how = {"dropout": 0.0, "norm_first": True, "batch_first": True}
-    layer = nn.TransformerEncoderLayer(n_embd, n_head, 4 * n_embd, **how)
-    encoder = nn.TransformerEncoder(layer, n_layer, nn.LayerNorm(n_embd), enable_nested_tensor=False)
-    theirs = nn.Transformer(n_embd, n_head, n_layer, n_layer, 4 * n_embd, custom_encoder=encoder, **how)
-    theirs.double()
-    for their_half, our_half in ((theirs.encoder, model.encoder), (theirs.decoder, model.decoder)):
-        for layer, block in zip(their_half.layers, our_half.blocks, strict=True):
-            give_layer(layer, block)
-        their_half.norm.load_state_dict(our_half.norm.state_dict())
-    return theirs
+# ---------------------------------------------------------------- equal to PyTorch
 
 
 def embedded(embeddings, idx):
@@ -95,9 +62,9 @@ def embedded(embeddings, idx):
 
 @machine.holds
 def equals_torch(library, B, T, S, n_head, hs, n_layer):
-    """nn.Transformer with our weights, on rows with padding at both sides."""
+    """nn.Transformer with our weights, on rows with padding in source and target."""
     model, src, idx = make(library, B, T, S, n_head, hs, n_layer)
-    hidden = torchs_transformer(model, n_head * hs, n_head, n_layer)(
+    hidden = pytorch_transformer(model)(
         embedded(model.encoder.embed, src),
         embedded(model.decoder.embed, idx),
         tgt_mask=~causal_mask(T),
@@ -110,7 +77,7 @@ def equals_torch(library, B, T, S, n_head, hs, n_layer):
 @machine.holds
 def asks_in_one_text_and_listens_to_the_other(library, B, T, n_head, hs):
     """A memory of one repeated vector is answered with that vector's value, whatever is asked."""
-    ours, x = shaken(library.CrossAttention(n_head * hs, n_head)), draw(B, T, n_head * hs)
+    ours, x = shaken(library.Attention(n_head * hs, n_head)), draw(B, T, n_head * hs)
     vector = draw(B, 1, n_head * hs, seed=2)
     out, wei = ours.attend(x, vector.expand(-1, T, -1))
     close(out, ours.proj(ours.value(vector)).expand(-1, T, -1))
@@ -194,7 +161,7 @@ test_at_any_size = machine.at_any_size(
 
 test_what_is_refused = refusals(
     *(
-        (f"n_embd is {C}, n_head is {n}; expected n_head to divide n_embd", CrossAttention, C, n)
+        (f"n_embd is {C}, n_head is {n}; expected n_head to divide n_embd", Attention, C, n)
         for C, n in [(30, 4), (32, 0), (4, 8)]
     ),
     *(
@@ -202,6 +169,7 @@ test_what_is_refused = refusals(
         for shape in [(2, 9), (2, 0), (5,), (1, 2, 3)]
         for idx in [torch.zeros(shape, dtype=torch.long)]
     ),
+    ("n_embd is 5; expected an even number, as sines and cosines come in pairs", Embeddings, 5, 8, 5),
     (
         "3 sources, 1 targets; expected a target for each source",
         EncoderDecoder(TranslatorConfig(SRC_VOCAB, TGT_VOCAB, 8, 4, 2, 1)),
@@ -244,11 +212,11 @@ machine.faults = [
     ("memory not asked", f"x = x + {ACROSS}", "pass", equals_torch),
     ("what is heard replaces the pathway", f"x = x + {ACROSS}", f"x = {ACROSS}", equals_torch),
     ("cross-attention without its norm", "self.ca(self.ln3(x)", "self.ca(x", (equals_torch, all_learn)),
-    ("one attention for both", "self.ca = CrossAttention(n_embd, n_head)", "self.ca = self.sa",
+    ("one attention for both", "self.ca = Attention(n_embd, n_head)", "self.ca = self.sa",
      has_parts_of_its_own),
     ("one norm for two", "self.ln3 = nn.LayerNorm(n_embd)", "self.ln3 = self.ln1", has_parts_of_its_own),
-    ("a part built and dropped", "self.ca = CrossAttention(n_embd, n_head)",
-     "self.ca = [CrossAttention(n_embd, n_head) for _ in range(2)][1]", builds_each_part_once),
+    ("a part built and dropped", "self.ca = Attention(n_embd, n_head)",
+     "self.ca = [Attention(n_embd, n_head) for _ in range(2)][1]", builds_each_part_once),
     ("heads interleaved", HEADS, "y.unflatten(-1, (-1, self.n_head)).movedim(-1, 1)", equals_torch),
     ("heads cut across time", HEADS, "y.reshape(len(y), self.n_head, -1, y.shape[-1] // self.n_head)",
      equals_torch),

@@ -1,4 +1,4 @@
-"""Drawings: the architecture that grows from chapter 05 to 11, and attention between tokens."""
+"""Drawings: the architecture from chapter 05 to 11, the Transformer, and attention between tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -232,6 +232,89 @@ def draw_architecture(chapter: str) -> None:
     axes.set(xlim=(0, WIDTH), ylim=(floor, ceiling))
     axes.axis("off")
     axes.figure.set_size_inches(WIDTH, ceiling - floor)
+
+
+# ---------------------------------------------------------------- the Transformer of 2017
+
+MEMORY_EDGE = "#c98a1b"  # what the encoder hands to the decoder
+HALF_WIDTH, ENCODER_X, DECODER_X = 2.2, 1.72, 5.28  # of the boxes, and their middles
+
+# Its boxes from bottom to top: what is written in them, and the section of chapter 12, or the chapter, that
+# builds them. In a block, a norm and the part after it make one branch of the residual stream.
+TRANSFORMER_NORM, TRANSFORMER_FFWD = ("layer norm", "chapter 10"), ("feed-forward", "chapter 09")
+TRANSFORMER_EMBEDDING, TRANSFORMER_HEAD = ("embedding + position", "section 4"), ("lm_head", "chapter 05")
+ENCODER_PARTS = (("self-attention\nto all but padding", "sections 3, 4"), TRANSFORMER_FFWD)
+CROSS = ("cross-attention\nto all but padding", "sections 3, 5")
+DECODER_PARTS = (("self-attention\nto its own past", "sections 3, 5"), CROSS, TRANSFORMER_FFWD)
+
+
+def draw_built(pen: Pen, x: float, y: float, text: str, built: str) -> float:
+    """A box that stands on (x, y) and says where it is built; returns its upper edge."""
+    new, height = built.startswith("section"), ROW + 0.15 * text.count("\n")
+    pen.frame(x, y, HALF_WIDTH, height, *((NEW, NEW_FILL) if new else (OLD, OLD_FILL)), z=3)
+    pen.text(x - HALF_WIDTH / 2 + 0.08, y + height / 2, text, ha="left")
+    pen.text(x + HALF_WIDTH / 2 - 0.08, y + height / 2, built, 8, ha="right", color=NEW if new else SHAPE)
+    return y + height
+
+
+def draw_half(pen: Pen, x: float, stream_x: float, parts: tuple[tuple[str, str], ...]) -> tuple[list, float]:
+    """Embedding, one block and last norm above (x, 0), the block's residual stream above stream_x.
+
+    Returns the heights of the parts' middles, and the upper edge.
+    """
+    inwards, middles = 0.1 if stream_x < x else -0.1, []
+    y = draw_built(pen, x, pen.up(x, 0), *TRANSFORMER_EMBEDDING)
+    foot = y + 0.14
+    pen.line((x, y), (x, foot), (stream_x, foot), (stream_x, foot + 0.22))
+    y = foot + 0.14
+    for part in parts:
+        y += 0.16
+        pen.axes.plot((stream_x, x), (y, y), color=OLD, lw=1.1, zorder=2)  # a copy leaves the stream
+        y = draw_built(pen, x, pen.up(x, y), *TRANSFORMER_NORM)
+        before = pen.up(x, y)
+        y = draw_built(pen, x, before, *part)
+        middles.append((before + y) / 2)
+        pen.line((x, y), (x, y + 0.18), (stream_x + inwards, y + 0.18))  # and what was made of it is added
+        y += 0.18
+        pen.axes.plot(stream_x, y, "o", ms=13, mec=OLD, mfc=OLD_FILL, mew=1.2, zorder=3)
+        pen.text(stream_x, y, "+", 11, va="center_baseline")
+    top = y + 0.24
+    pen.axes.plot((stream_x, stream_x), (foot, top), color=OLD, lw=3, zorder=2)
+    width = HALF_WIDTH + 0.62
+    pen.frame((x + stream_x) / 2 + 5 * inwards, foot + 0.07, width, top - foot - 0.12, z=0.5)
+    pen.text(x, top - 0.15, "n_layer blocks", 8, color=SHAPE)
+    pen.line((stream_x, top), (stream_x, top + 0.06), (x, top + 0.06), (x, top + 0.24))
+    return middles, draw_built(pen, x, top + 0.24, *TRANSFORMER_NORM)
+
+
+def draw_transformer(source: str, prefix: str, following: str) -> None:
+    """Draw encoder, decoder and cross-attention: chapter 12's own parts in colour, earlier chapters' grey.
+
+    The encoder reads `source`, the decoder `prefix`, and what comes out of it is `following`.
+    """
+    axes = plt.figure(layout="none").add_axes((0, 0, 1, 1))
+    pen = Pen(axes, "12")
+    _, memory = draw_half(pen, ENCODER_X, 0.32, ENCODER_PARTS)
+    (_, across, _), top = draw_half(pen, DECODER_X, WIDTH - 0.32, DECODER_PARTS)
+    for x, text, shape in ((ENCODER_X, source, "source (B, S)"), (DECODER_X, prefix, "target so far (B, T)")):
+        pen.text(x, -0.13, text)
+        pen.shape(x, -0.32, shape, ha="center")
+    middle = (ENCODER_X + DECODER_X) / 2
+    points = (ENCODER_X, memory), (ENCODER_X, memory + 0.2), (middle, memory + 0.2), (middle, across)
+    pen.line(*points, (DECODER_X - HALF_WIDTH / 2, across), color=MEMORY_EDGE, lw=2)
+    pen.text(ENCODER_X, memory + 0.34, f"memory {'(B, S, C)'}: keys and values", color=MEMORY_EDGE)
+    y = draw_built(pen, DECODER_X, pen.up(DECODER_X, top), *TRANSFORMER_HEAD)
+    y = pen.up(DECODER_X, y)
+    pen.text(DECODER_X, y + 0.1, following)
+    pen.shape(DECODER_X, y + 0.29, "logits (B, T, vocab_size)", ha="center")
+    pen.text(
+        0.1, y + 0.29, "Green: built in this chapter,\nin the section named", ha="left", va="top", color=NEW
+    )
+    for x, name in ((ENCODER_X, "encoder"), (DECODER_X, "decoder")):
+        pen.text(x, -0.58, name, 11, weight="bold")
+    axes.set(xlim=(0, WIDTH), ylim=(-0.72, y + 0.42))
+    axes.axis("off")
+    axes.figure.set_size_inches(WIDTH, y + 1.14)
 
 
 # ---------------------------------------------------------------- attention
