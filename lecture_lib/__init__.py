@@ -31,11 +31,11 @@ notebook            module           what it holds
                     trainer          nanoGPT's training script
                     throughput       Training speed and the processor's peak
                     evaluation       Score a model on a whole split
-14_chatgpt          requests         Requests with answers that can be checked
+14_fine_tuning      requests         Requests with answers that can be checked
                     fine_tuning      Supervised fine-tuning
-                    reward_model     Reward model
+14b_rlhf            reward_model     Reward model
                     ppo              Proximal policy optimization (PPO)
-                    dpo              Direct preference optimization (DPO)
+14c_dpo             dpo              Direct preference optimization (DPO)
 16_counts           held_out         Held-out text: plays and parts of plays
                     counts           Counts that learn
 16b_modern_block    modern_block     The block, nine years on
