@@ -1,6 +1,6 @@
 """nanoGPT's training script.
 
-From notebooks/13b_trainer.ipynb.
+From notebooks/13c_trainer.ipynb.
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
