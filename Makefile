@@ -4,9 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 LECTURE := $(VENV)/bin/lecture
+# The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
+WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
+CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-portable bench lab promote check refresh corpus clean
+.PHONY: help setup run test test-portable test-parameters bench lab promote check refresh corpus clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +24,9 @@ test: $(READY)  ## all tests: style, promotion, pytest, nbval over every noteboo
 
 test-portable: $(READY)  ## nbval with one thread, with two, and without vector instructions
 	$(LECTURE) test --portable
+
+test-parameters: $(READY)  ## chapters with each parameter at its least, a large and an odd value, and pairs of them
+	$(LECTURE) test --parameters
 
 bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews the README's table
 	$(LECTURE) bench
@@ -43,10 +49,13 @@ corpus: $(READY)  ## build and verify tiny Shakespeare
 clean:  ## remove the environment, the outputs and what was built; data/recorded stays
 	rm -rf $(VENV) out data/tinyshakespeare.txt data/*.whl *.egg-info .pytest_cache .ruff_cache .hypothesis
 
+ifneq ($(CLEAR),)
+.PHONY: $(READY)
+endif
 # The stamp is written last, so an interrupted installation is done again.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
-	@touch $@
+	@pwd -P > $@

@@ -15,9 +15,9 @@ notebook            module           what it holds
 08_feed_forward     feed_forward     Feed-forward
 09_residual         residual         Residual connections
 10_layer_norm       layer_norm       Layer norm
-11_gpt              gpt              Scaling up: the GPT
-                    checkpoint       Save and load checkpoints
+10b_long_runs       checkpoint       Save and load checkpoints
                     long_run         Run long trainings that can be interrupted
+11_gpt              gpt              Scaling up: the GPT
 12_encoder_decoder  number_words     Numbers as French and English words
                     sequences        Marks and padding for texts of unequal length
                     encoder_decoder  Encoder, decoder, both

@@ -1,6 +1,6 @@
 """Save and load checkpoints.
 
-From notebooks/11_gpt.ipynb, section "5. Runs that last".
+From notebooks/10b_long_runs.ipynb, section "2. Checkpoints: the model for somebody else".
 Video 1:37:49.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -18,7 +18,6 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
 from lecture_lib.base.records import write_json
 from lecture_lib.generation import AutoregressiveModel
-from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.tokenization import CharTokenizer
 
 __all__ = ["CHECKPOINT_KINDS", "checkpoint_kind", "load_checkpoint", "model_of", "save_checkpoint"]
@@ -49,7 +48,7 @@ def save_checkpoint(
     write_json(path.with_suffix(".json"), card | facts)
 
 
-CHECKPOINT_KINDS: dict[str, tuple[type, Callable]] = {"GPT": (GPTConfig, GPT)}  # config class, and builder
+CHECKPOINT_KINDS: dict[str, tuple[type, Callable]] = {}  # kind -> class of its configuration, builder
 
 
 def checkpoint_kind(kind: str, config_class: type) -> Callable:
@@ -68,13 +67,14 @@ def checkpoint_kind(kind: str, config_class: type) -> Callable:
 def model_of(card: dict, file: Path) -> AutoregressiveModel:
     """The model that the card in `file` describes, untrained; CourseError for an unknown kind."""
     kind, sizes = card.get("kind"), card["model"]
-    for known, (config_class, _) in CHECKPOINT_KINDS.items():
+    for name, (config_class, _) in CHECKPOINT_KINDS.items():
         if kind is None and set(sizes) == {size.name for size in fields(config_class)}:
-            kind = known  # a card from before cards named their kind: one kind has these sizes
+            kind = name  # a card from before cards named their kind: one kind has these sizes
     if kind not in CHECKPOINT_KINDS:
+        known = ", ".join(CHECKPOINT_KINDS) or "none yet"
         raise CourseError(
-            f"{file}: the kind of model is {kind}; expected one of: {', '.join(CHECKPOINT_KINDS)}; "
-            "import the module that defines it first (lecture_lib.nanogpt, lecture_lib.speedrun)"
+            f"{file}: the kind of model is {kind}; expected one of: {known}; "
+            "import the module that defines it first (lecture_lib.gpt, .nanogpt, .speedrun)"
         )
     config_class, build = CHECKPOINT_KINDS[kind]
     return build(config_class(**sizes))

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.layer_norm import Block
 from lecture_lib.residual import ProjectedAttention, WideFeedForward
@@ -52,7 +53,7 @@ class GPTConfig:
 
 
 class DropoutHead(Head):
-    """A causal head that, while it trains, forgets some of its weights at random (video 1:37:49)."""
+    """A causal head that drops some of its attention weights at random in training (video 1:37:49)."""
 
     def __init__(self, n_embd: int, head_size: int, block_size: int, dropout: float):
         super().__init__(n_embd, head_size, block_size)
@@ -60,7 +61,7 @@ class DropoutHead(Head):
 
 
 def decoder_block(config: GPTConfig) -> Block:
-    """One block with dropout in its three places: the weights, and what each part adds to the stream."""
+    """A block with dropout on the attention weights and on what each part adds to the residual stream."""
     make_head = partial(DropoutHead, dropout=config.dropout)
     attend = ProjectedAttention(config.n_embd, config.n_head, config.block_size, make_head=make_head)
     think = WideFeedForward(config.n_embd)
@@ -68,6 +69,7 @@ def decoder_block(config: GPTConfig) -> Block:
     return Block(config.n_embd, *parts)
 
 
+@checkpoint_kind("GPT", GPTConfig)
 class GPT(AutoregressiveModel):
     """The lecture's decoder-only Transformer (video 1:37:49; Vaswani et al. 2017; Radford et al. 2019)."""
 
@@ -91,8 +93,9 @@ def pathway_writers(model: nn.Module) -> list[nn.Linear]:
 def initialise(model: AutoregressiveModel, std: float = 0.02) -> AutoregressiveModel:
     """Draw the weights of `model` again, as GPT-2 does, and return it.
 
-    All weights from a normal distribution of width `std`, biases 0; the layers that write to the residual
-    stream, two a block, narrower by the square root of their number (Radford et al. 2019, 2.3).
+    Weights come from a normal distribution with standard deviation `std`, biases are 0. In the layers that
+    write to the residual stream, two a block, `std` is divided by the square root of their number (Radford
+    et al. 2019, 2.3; the 0.02 is from GPT-2's code).
     """
     writers = pathway_writers(model)
     narrow = {id(layer.weight) for layer in writers}

@@ -24,9 +24,9 @@ def with_loss(logits: torch.Tensor, targets: torch.Tensor | None) -> tuple[torch
 class LanguageModel(nn.Module):
     """Embeddings, a body and an output layer: the frame of the later models (video 58:26, 1:00:18).
 
-    `make_body()` is called once and returns the module between embeddings and head, (B, T, n_embd) to
-    (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body, `lm_head`.
-    In a later model `lm_head` has no bias.
+    `make_body()` is called once and returns the module between the embeddings and the output layer `lm_head`,
+    (B, T, n_embd) to (B, T, n_embd). Parameters are created in the lecture's order: tokens, positions, body,
+    `lm_head`. In a later model `lm_head` has no bias.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ __all__ = ["Head", "attention", "causal_mask", "check_shapes"]
 
 
 def causal_mask(T: int) -> torch.Tensor:
-    """Who may look at whom when the future is hidden: (T, T), boolean; row t is True at 0 to t."""
+    """The causal mask (T, T), boolean: in row t, True for 0 to t, the positions that t may attend to."""
     return torch.ones(T, T, dtype=torch.bool).tril()
 
 

@@ -169,6 +169,15 @@ def test_a_failing_cell_ends_with_traceback_path_and_status_1(tiny, tmp_path):
     assert any("before" in str(cell.get("outputs")) for cell in read_notebook(partial).cells)
 
 
+def test_a_refusal_in_a_cell_is_told_in_its_sentence_alone(tiny, tmp_path):
+    chapter = tiny("from lecture_lib.base.errors import CourseError", "raise CourseError('n=3: expected 4')")
+    with pytest.raises(CourseError) as caught:
+        run_chapter(chapter, {}, tmp_path / "out")
+    first, last = str(caught.value).splitlines()
+    assert first.startswith("01_tiny, cell ") and first.endswith(": n=3: expected 4")
+    assert last.startswith("01_tiny failed; what ran so far")
+
+
 @pytest.mark.parametrize(
     "stems", [["01_tiny"], ["01_tiny", "02_tiny", "03_tiny"]], ids=["one", "two of three"]
 )
@@ -303,6 +312,13 @@ def test_a_killed_run_fails_the_test_of_other_machines(monkeypatch, failing):
     monkeypatch.setattr(cli, "nbval_as_on", nbval_as_on)
     assert cli.main(["test", "--portable"]) == (failing is not None)
     assert asked == cli.OTHER_MACHINES  # none is left out
+
+
+def test_other_parameters_are_tried_instead_of_all_else(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "pytest", lambda targets, environment: asked.append(targets) or 3)
+    assert cli.main(["test", "--parameters"]) == 3
+    assert [targets[:3] for targets in asked] == [["tests/test_parameters.py", "-m", "grid"]]
 
 
 def test_help_waits_for_no_torch():

@@ -1,15 +1,17 @@
 """`lecture sample`: text as it is written, by any checkpoint, and the model that a finished run ships."""
 
+import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from kit import refusals
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import ROOT
+from lecture_lib.base.paths import ROOT, SHIPPED
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course import sampling, shipping
 from lecture_lib.course.cli import main
@@ -58,11 +60,11 @@ def test_bfloat16_rounds_the_weights(checkpoint):
     assert model.body.blocks[0].sa.qkv.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", list(sampling.SHIPPED))
+@pytest.mark.parametrize("name", list(SHIPPED))
 def test_each_shipped_model_writes_the_same_again(name):
-    text = sampling.write_on("ROMEO:", sampling.SHIPPED[name], length=20, seed=1)
+    text = sampling.write_on("ROMEO:", SHIPPED[name], length=20, seed=1)
     assert text.startswith("ROMEO:") and len(text) == 26
-    assert text == sampling.write_on("ROMEO:", sampling.SHIPPED[name], length=20, seed=1)
+    assert text == sampling.write_on("ROMEO:", SHIPPED[name], length=20, seed=1)
 
 
 def test_the_command_tells_its_speed_beside_the_text(checkpoint, capsys):
@@ -94,6 +96,78 @@ def test_what_is_refused_leaves_nothing_on_the_screen(checkpoint, capsys):
         assert command(checkpoint, *options) == 1
         out, err = capsys.readouterr()
         assert out == "" and complaint in err
+
+
+def card_with(checkpoint, **changed):
+    card = json.loads(checkpoint.with_suffix(".json").read_text())
+    checkpoint.with_suffix(".json").write_text(json.dumps(card | changed))
+
+
+def foreign_weights(checkpoint):
+    checkpoint.with_suffix(".safetensors").write_bytes(b"PK" * 50)
+    card_with(checkpoint, sha256=hashlib.sha256(b"PK" * 50).hexdigest())
+
+
+def folder_at(file):
+    file.unlink()
+    file.mkdir()
+
+
+def cut(file, size):
+    file.write_bytes(file.read_bytes()[:size])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "complaint"),
+    [
+        (".json", lambda file: file.unlink(), "model.json: No such file"),
+        (".safetensors", lambda file: file.unlink(), "model.safetensors: No such file"),
+        (".json", lambda file: cut(file, 0), "model.json is not the JSON of a checkpoint"),
+        (".json", lambda file: cut(file, 40), "model.json is not the JSON of a checkpoint"),
+        (".json", lambda file: file.write_text("[1]"), "model.json is not the JSON of a checkpoint"),
+        (".json", lambda file: file.write_bytes(b"\xff"), "model.json is not the JSON of a checkpoint"),
+        (".safetensors", lambda file: cut(file, 0), "(0 bytes)"),
+        (".safetensors", lambda file: cut(file, 100), "(100 bytes)"),
+        (".json", folder_at, "model.json: Is a directory"),
+        (".safetensors", folder_at, "model.safetensors: Is a directory"),
+        ("", foreign_weights, "does not fit the configuration in model.json"),
+        ("", lambda path: card_with(path, model=SIZES | {"n_embd": 16}), "size mismatch"),
+        ("", lambda path: card_with(path, model=SIZES | {"n_embd": 10**15}), "model: "),
+        ("", lambda path: card_with(path, model=SIZES | {"n_head": 3}), "n_head"),
+        ("", lambda path: card_with(path, kind="Llama"), "the kind of model is Llama"),
+        ("", lambda path: card_with(path, characters="abc"), "3 characters, its model 11"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint, capsys, suffix, damage, complaint):
+    damage(checkpoint.with_suffix(suffix))
+    assert command(checkpoint) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lecture: ") and err.count("\n") == 1 and complaint in err
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("", "is a folder"),
+        ("..", "is a folder"),
+        ("/", "is a folder"),
+        ("a\0b", "null"),
+        ("x" * 300, "too long"),
+    ],
+)
+def test_a_path_of_no_checkpoint_is_refused_in_one_line(capsys, path, complaint):
+    assert command(path) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lecture: ") and err.count("\n") == 1 and complaint in err
+
+
+def test_a_checkpoint_without_permission_is_refused_in_one_line(checkpoint, capsys, monkeypatch):
+    def forbidden(path):  # since root may read what it likes
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert command(checkpoint) == 1
+    assert capsys.readouterr().err.endswith("model.safetensors: Permission denied\n")
 
 
 def test_a_reader_may_leave(checkpoint):
@@ -157,6 +231,6 @@ test_unreadable_checkpoints_are_refused = refusals(
     (
         CourseError,
         "bfloat16 is for a GPT or NanoGPT; this is a SpeedrunGPT",
-        lambda: sampling.load_writer(sampling.SHIPPED["speedrun"], bfloat16=True),
+        lambda: sampling.load_writer(SHIPPED["speedrun"], bfloat16=True),
     ),
 )

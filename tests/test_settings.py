@@ -39,9 +39,7 @@ def test_outside_its_range_a_value_is_refused_with_the_range(name, value):
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused_with_those_that_do():
-    with pytest.raises(
-        CourseError, match="n_head=3 doesn't divide n_embd=32; expected one of: 1, 2, 4, 8, 16, 32"
-    ):
+    with pytest.raises(CourseError, match=r"n_head=3 doesn't divide n_embd=32; .* 1, 2, 4, 8, 16, 32$"):
         check_settings(STEM, STORED | {"n_head": 3})
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -89,3 +90,35 @@ def test_a_notebook_in_jupyter_trains_with_one_thread(monkeypatch):
     book = new_notebook(cells=[new_code_cell("import torch\n" + TRAIN)])
     NotebookClient(book, kernel_name="python3").execute()
     assert book.cells[0].outputs[-1].text.splitlines()[-1] == "1"
+
+
+@pytest.mark.parametrize(("one", "several"), [(1.0, 0.6), (1.0, 1.5)])
+def test_writing_takes_the_number_of_threads_that_is_quicker_now(monkeypatch, one, several):
+    """By a clock that knows how long the work takes with one thread and with several."""
+    clock, before = [0.0], torch.get_num_threads()
+    monkeypatch.setattr(threads, "chosen_by_user", lambda: False)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "_given", before)
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+
+    def work():
+        clock[0] += one if torch.get_num_threads() == 1 else several
+
+    try:
+        chosen = threads.quickest_threads(work)
+        assert torch.get_num_threads() == chosen == (1 if one < several else 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_writing_keeps_the_user_s_number_and_measures_nothing():
+    code = "import torch, lecture_lib.base.threads as t; print(t.quickest_threads(None))"
+    assert said(code, FREE | {threads.VARIABLE: "2"}) == "2"
+    code = "import torch, lecture_lib.base.threads as t; torch.set_num_threads(3)"
+    assert said(f"{code}; print(t.quickest_threads(None))", FREE) == "3"
+
+
+def test_waiting_threads_stay_awake_in_a_process_that_writes_unless_the_user_says_how_long():
+    code = "import os, lecture_lib.base.threads as t; t.wait_awake(); print(os.environ['GOMP_SPINCOUNT'])"
+    assert said(code, FREE) == threads.SPIN["GOMP_SPINCOUNT"]
+    assert said(code, FREE | {"GOMP_SPINCOUNT": "7"}) == "7"

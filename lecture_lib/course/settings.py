@@ -1,4 +1,4 @@
-"""What a chapter's parameters may be: refused before anything trains, or known as the stored ones."""
+"""A chapter's parameters: refused in a sentence if out of range, and known if they are the stored ones."""
 
 from collections.abc import Mapping
 
@@ -24,11 +24,12 @@ RANGES: dict[str, Range] = {  # least and most of the parameters that several ch
 
 
 def check_settings(stem: str, settings: Mapping, **ranges: Range) -> bool:
-    """Whether all parameters of chapter `stem` have their stored values, `settings` being its `globals()`.
+    """Whether all parameters of chapter `stem` have their stored values.
 
-    `ranges` gives (least, most) of the parameters that are the chapter's own, or of a shared one where it has
-    other limits here. CourseError names a value outside its range, and the range; and a number of heads that
-    doesn't divide the channels.
+    `settings` holds them, among others: a notebook's `globals()` will do. `ranges` gives (least, most) of the
+    parameters that are the chapter's own, or of a shared one where it has other limits here.
+    CourseError names a value outside its range, and the range; and a number of heads that doesn't divide the
+    channels.
     """
     defaults = Chapter(NOTEBOOKS / f"{stem}.ipynb").defaults
     limits = {**RANGES, **ranges}
@@ -36,9 +37,9 @@ def check_settings(stem: str, settings: Mapping, **ranges: Range) -> bool:
         if isinstance(default, int | float) and not isinstance(default, bool):
             check_range(name, settings[name], *limits[name])
     if "n_head" in defaults and settings["n_embd"] % settings["n_head"]:
-        n_head, n_embd = settings["n_head"], settings["n_embd"]
-        divisors = ", ".join(str(n) for n in range(1, n_embd + 1) if n_embd % n == 0)
-        raise CourseError(f"n_head={n_head} doesn't divide n_embd={n_embd}; expected one of: {divisors}")
+        divisors = [str(n) for n in range(1, settings["n_embd"] + 1) if settings["n_embd"] % n == 0]
+        wrong = f"n_head={settings['n_head']} doesn't divide n_embd={settings['n_embd']}"
+        raise CourseError(f"{wrong}; expected one of: {', '.join(divisors)}")
     return all(settings[name] == default for name, default in defaults.items())
 
 

@@ -1,0 +1,71 @@
+"""Files: whole or not at all, and a sentence where the system refuses."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lecture_lib.base import files
+from lecture_lib.base.errors import CourseError
+from lecture_lib.base.records import write_json
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file that is there already."""
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+    return path
+
+
+def check_kept(old):
+    assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_what_the_system_refuses_is_said_in_a_sentence_and_nothing_is_lost(old, monkeypatch, number):
+    def refuse(path, *_, **__):
+        path.touch()
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    advice = "Free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "must be a folder"
+    with pytest.raises(CourseError, match=rf"kept\.json cannot be had: .*{os.strerror(number)}.*{advice}"):
+        write_json(old, {"new": 1})
+    check_kept(old)
+
+
+def test_a_disk_that_fills_up_under_torch_is_named(old, monkeypatch):
+    """Torch says "unexpected pos" then; whether the disk is full is asked of the system."""
+    monkeypatch.setattr(files, "disk_is_full", lambda folder: folder == old.parent)
+    with pytest.raises(CourseError, match=r"kept\.json cannot be had: no space left"), files.replacing(old):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+    check_kept(old)
+
+
+def test_another_error_of_torch_stays_what_it_is(old):
+    with pytest.raises(RuntimeError, match="size mismatch"), files.replacing(old):
+        raise RuntimeError("size mismatch")
+    check_kept(old)
+
+
+def test_a_file_in_place_of_the_folder(old):
+    with pytest.raises(CourseError, match="must be a folder"):
+        torch_saved(old / "model.pt")
+    with pytest.raises(CourseError, match="must be a folder"), files.alone_in(old):
+        pass
+    check_kept(old)
+
+
+def torch_saved(path):
+    with files.replacing(path) as temporary:
+        torch.save({}, temporary)
+
+
+def test_an_interrupted_write_leaves_the_old_file(old):
+    with pytest.raises(KeyboardInterrupt), files.replacing(old) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    check_kept(old)
