@@ -24,13 +24,13 @@ notebook            module           what it holds
                     translation      Train a translator and let it translate
 13_nanogpt          nanogpt          nanoGPT
                     kv_cache         Key-value cache
-                    decoding         Weights laid out for one token at a time
                     gpt2_weights     Read and write the weights of GPT-2 and nanoGPT
-                    sizing           Parameters, FLOPs and memory by formula
-13b_trainer         recipe           Learning-rate schedule and weight-decay groups
+13b_generation      decoding         Weights laid out for one token at a time
+                    evaluation       Score a model on a whole split
+13c_trainer         recipe           Learning-rate schedule and weight-decay groups
                     trainer          nanoGPT's training script
                     throughput       Training speed and the processor's peak
-                    evaluation       Score a model on a whole split
+13d_sizing          sizing           Parameters, FLOPs and memory by formula
 14_fine_tuning      requests         Requests with answers that can be checked
                     fine_tuning      Supervised fine-tuning
 14b_rlhf            reward_model     Reward model
