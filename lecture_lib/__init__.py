@@ -24,18 +24,18 @@ notebook            module           what it holds
                     translation      Train a translator and let it translate
 13_nanogpt          nanogpt          nanoGPT
                     kv_cache         Key-value cache
-                    decoding         Weights laid out for one token at a time
                     gpt2_weights     Read and write the weights of GPT-2 and nanoGPT
-                    sizing           Parameters, FLOPs and memory by formula
-13b_trainer         recipe           Learning-rate schedule and weight-decay groups
+13b_generation      decoding         Weights laid out for one token at a time
+                    evaluation       Score a model on a whole split
+13c_trainer         recipe           Learning-rate schedule and weight-decay groups
                     trainer          nanoGPT's training script
                     throughput       Training speed and the processor's peak
-                    evaluation       Score a model on a whole split
-14_chatgpt          requests         Requests with answers that can be checked
+13d_sizing          sizing           Parameters, FLOPs and memory by formula
+14_fine_tuning      requests         Requests with answers that can be checked
                     fine_tuning      Supervised fine-tuning
-                    reward_model     Reward model
+14b_rlhf            reward_model     Reward model
                     ppo              Proximal policy optimization (PPO)
-                    dpo              Direct preference optimization (DPO)
+14c_dpo             dpo              Direct preference optimization (DPO)
 16_counts           held_out         Held-out text: plays and parts of plays
                     counts           Counts that learn
 16b_modern_block    modern_block     The block, nine years on

@@ -1,6 +1,6 @@
 """Weights laid out for one token at a time.
 
-From notebooks/13_nanogpt.ipynb, section "4. Writing".
+From notebooks/13b_generation.ipynb, section "3. What limits it: bytes per second".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -17,7 +17,7 @@ __all__ = ["SplitLinear", "for_writing"]
 
 
 class SplitLinear(nn.Module):
-    """What `layer` computes, from weights that lie in pieces, one for each core; for inference.
+    """What `layer` computes, from weights stored in pieces, one for each core; for inference.
 
     `weight` is (pieces, n_rows, n_out), in `dtype` (default: the layer's); `pieces` must divide n_in.
     """

@@ -1,6 +1,6 @@
 """Score a model on a whole split.
 
-From notebooks/13b_trainer.ipynb, section "8. A score without noise".
+From notebooks/13b_generation.ipynb, section "4. A score without noise".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """

@@ -1,10 +1,11 @@
 """Supervised fine-tuning.
 
-From notebooks/14_chatgpt.ipynb, section "4. Stage 1: supervised fine-tuning".
+From notebooks/14_fine_tuning.ipynb.
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
 """
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lecture_lib.nanogpt import NanoGPT
+from lecture_lib.requests import ANSWER_LENGTH, Request, Task, repeated_requests, request_of
 from lecture_lib.training import eval_mode
 
 __all__ = [
@@ -20,6 +22,9 @@ __all__ = [
     "answer_log_probs",
     "answer_loss",
     "answer_mask",
+    "answer_requests",
+    "fine_tune",
+    "lesson_losses",
     "log_probs_of",
     "masked_mean",
     "optimise",
@@ -52,7 +57,7 @@ def answer_log_probs(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tenso
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean over the places where the mask is True: (B, A), (B, A) -> ()."""
+    """The mean over the positions where the mask is True: (B, A), (B, A) -> ()."""
     return (values * mask).sum() / mask.sum()
 
 
@@ -90,3 +95,27 @@ def sample_answers(model: NanoGPT, prompts: torch.Tensor, max_new_tokens: int) -
         text = model.generate(prompts, max_new_tokens)  # (B, P) -> (B, P + max_new_tokens)
     answers = text[:, prompts.shape[1] :]  # (B, max_new_tokens)
     return answers.where(answer_mask(answers), LINE_END)
+
+
+def lesson_losses(model: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The loss of 16 random lessons, again and again: prompts (N, P) and answers (N, A) are all there are."""
+    while True:
+        i = torch.randint(len(prompts), (16,))  # (B,)
+        yield answer_loss(model, prompts[i], answers[i])
+
+
+def fine_tune(model: NanoGPT, task: Task, steps: int, seed: int) -> NanoGPT:
+    """A copy of the model after chapter 14's supervised fine-tuning on the task's lessons."""
+    prompts = task.encode_prompts([request_of(sentence) for sentence in task.lessons])
+    answers = task.encode_answers(task.lessons)
+    torch.manual_seed(seed)
+    tuned = copy.deepcopy(model)
+    optimise(tuned, lesson_losses(tuned, prompts, answers), steps, learning_rate=2e-3)
+    return tuned
+
+
+def answer_requests(model: NanoGPT, task: Task, requests: list[Request], each: int) -> torch.Tensor:
+    """`each` answers of the model to every request, (N * each, A), drawn after `torch.manual_seed(0)`."""
+    torch.manual_seed(0)
+    prompts = task.encode_prompts(repeated_requests(requests, each))  # (N * each, P)
+    return torch.cat([sample_answers(model, some, ANSWER_LENGTH) for some in prompts.split(128)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
@@ -22,7 +23,9 @@ __all__ = [
     "from_nanogpt",
     "gpt2_name",
     "load_gpt2",
+    "load_gpt2_tokenizer",
     "load_named",
+    "readable",
     "state_problems",
     "to_gpt2",
 ]
@@ -139,11 +142,29 @@ def from_nanogpt(checkpoint: dict) -> NanoGPT:
     return load_named(NanoGPT(config), bare_names(checkpoint["model"]), conv1d=False)
 
 
+def readable(path: Path, what: str) -> Path:
+    """The absolute path; CourseError, which says `what` it should be, unless it's a file that can be read."""
+    path = path.expanduser().absolute()
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise CourseError(f"cannot read {what}, {path}: {error.strerror or error}") from None
+
+
 def load_gpt2(path: Path) -> NanoGPT:
     """GPT-2 from its published `model.safetensors`; CourseError if that's not what the file is."""
+    path = readable(path, "GPT-2's weights")
     try:
         return from_gpt2(safetensors.torch.load_file(path))
-    except OSError as error:
-        raise CourseError(f"cannot read {path}: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise CourseError(f"{path} is not GPT-2's model.safetensors: {error}") from None
+
+
+def load_gpt2_tokenizer(path: Path) -> Tokenizer:
+    """GPT-2's byte pairs from its published `tokenizer.json`; CourseError if that's not what the file is."""
+    path = readable(path, "GPT-2's tokenizer")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers has no kind of its own
+        raise CourseError(f"{path} is not GPT-2's tokenizer.json: {error}") from None

@@ -1,6 +1,6 @@
 """Key-value cache.
 
-From notebooks/13_nanogpt.ipynb, section "2. A cache of keys and values".
+From notebooks/13_nanogpt.ipynb, section "3. The model".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -15,7 +15,8 @@ __all__ = ["KVCache", "check_padding", "left_padded", "mask_after", "positions_a
 class KVCache:
     """Keys and values of the tokens that one layer has read, with room for `block_size` of them.
 
-    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device, `length` places in use.
+    `keys` and `values` are (B, n_head, block_size, hs), of `like`'s dtype and device; the first `length`
+    positions are in use.
     """
 
     def __init__(self, B: int, n_head: int, block_size: int, hs: int, like: torch.Tensor):
@@ -42,18 +43,18 @@ class KVCache:
 
 
 def positions_after(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
-    """Where T new tokens stand that follow `seen` others: (B, T), counted from each row's first token.
+    """Positions of T new tokens that follow `seen` columns: (B, T), counted from each row's first token.
 
-    `pad` (B,) is the number of columns at the left of each row that hold no token.
+    `pad` (B,) is the number of columns on the left of each row that are padding.
     """
     columns = torch.arange(seen, seen + T, device=pad.device)  # (T,)
     return (columns - pad[:, None]).clamp(min=0)  # (T,) - (B, 1) -> (B, T)
 
 
 def mask_after(seen: int, T: int, pad: torch.Tensor) -> torch.Tensor:
-    """Which keys each of T new tokens may look at: (B, 1, T, seen + T), the same for all heads.
+    """Which keys each of T new tokens may attend to: (B, 1, T, seen + T), the same for all heads.
 
-    Its own past, without the filling; filling looks at itself, since a query must look at something.
+    Its own past, without the padding; padding attends to itself, since a softmax over nothing is undefined.
     """
     past = causal_mask(seen + T)[seen:].to(pad.device)  # (T, seen + T)
     own = torch.eye(seen + T, dtype=torch.bool, device=pad.device)[seen:]  # (T, seen + T)
@@ -68,7 +69,7 @@ def check_padding(pad: torch.Tensor, B: int, T: int) -> None:
 
 
 def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of any lengths as rows that end together: ids (B, T), zeros at the left, and `pad` (B,).
+    """Prompts of any lengths as rows that end together: ids (B, T), zeros on the left, and `pad` (B,).
 
     T is the longest one's length, `pad` the number of zeros in each row. ValueError for an empty prompt.
     """

@@ -7,6 +7,7 @@ Written by `lecture promote`: edit the notebook, not this file.
 
 import contextlib
 import copy
+import hashlib
 import io
 import pickle
 import time
@@ -27,7 +28,7 @@ from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import History, TrainConfig, adamw, sample_text, training_steps
 
-__all__ = ["LongRun", "random_states", "restore_random_states", "seconds_per_step"]
+__all__ = ["LongRun", "fingerprint", "random_states", "restore_random_states", "seconds_per_step"]
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
@@ -43,6 +44,14 @@ def restore_random_states(states: dict[str, torch.Tensor]) -> None:
     for kind, state in states.items():
         generator = torch if kind == "cpu" else torch.get_device_module(kind)
         generator.set_rng_state(state.cpu())
+
+
+def fingerprint(splits: dict[str, torch.Tensor], tokenizer: CharTokenizer) -> str:
+    """Twelve hexadecimal digits that tell one text, cut and tokenized in one way, from another."""
+    digest = hashlib.sha256("".join(tokenizer.chars).encode())
+    for name in sorted(splits):
+        digest.update(splits[name].cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 @dataclass
@@ -63,6 +72,7 @@ class LongRun:
     save_seconds: float = 300.0  # between two savings: an interruption loses no more
     seconds: float = 0.0  # spent before it was resumed
     first_step: int = 0  # later than 0 if it was resumed
+    text: str = ""  # what tells one text from another, once the run knows what it trains on
 
     def __post_init__(self):
         fit_threads(sum(p.numel() for p in self.model.parameters()))
@@ -78,14 +88,16 @@ class LongRun:
     @property
     def settings(self) -> dict:
         """The settings that a saved state must share with this run, or else it can't be resumed."""
-        return {"model": asdict(self.model.config), "training": asdict(self.config), **self.facts}
+        sizes = {"model": asdict(self.model.config), "training": asdict(self.config)}
+        return {**sizes, "text": self.text, **self.facts}
 
     def train(self, splits: dict[str, torch.Tensor]) -> History:
         """Train from the start, or from where an interrupted run with the same settings was last saved.
 
         Resumed or not, the result is the same, to the bit on a CPU. Raises CourseError if the folder holds
-        the state of a run with other settings, or if another run is writing to it.
+        the state of a run with other settings or on another text, or if another run is writing to it.
         """
+        self.text = fingerprint(splits, self.tokenizer)
         with self.folder_of_its_own():
             if self.state_file.exists():
                 self.restore()

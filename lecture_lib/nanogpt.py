@@ -48,9 +48,11 @@ ACTIVATIONS = {
 class NanoGPTConfig(GPTConfig):
     """What a nanoGPT is made of: chapter 11's six numbers, and four choices (video 1:46:22)."""
 
-    attention_dropout: float = 0.0  # share of attention weights zeroed while training; 0 is faster
+    # share of attention weights zeroed while training; 0 is faster
+    attention_dropout: float = 0.0
     bias: bool = True  # in linear layers and norms
-    tied: bool = True  # one matrix embeds tokens and makes logits; False: the lecture's lm_head
+    # one matrix embeds tokens and makes logits; False: the lecture's lm_head
+    tied: bool = True
     activation: str = "gelu"  # of the feed-forward, a key of ACTIVATIONS
 
     def __post_init__(self):
@@ -79,7 +81,7 @@ class CausalSelfAttention(nn.Module):
     def heads(
         self, x: torch.Tensor, cache: "KVCache | None" = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(B, T, n_embd) -> (B, T, n_embd): the outputs of all heads, one after the other."""
+        """(B, T, n_embd) -> (B, T, n_embd): the outputs of all heads, side by side."""
         q, k, v = split_heads(self.qkv(x), self.n_head)  # (B, T, C) -> (B, n_head, T, hs) each
         if cache is not None:
             k, v = cache.extend(k, v)  # -> (B, n_head, T_k, hs): those of earlier tokens come first
@@ -94,8 +96,8 @@ class CausalSelfAttention(nn.Module):
         """(B, T, n_embd) -> (B, T, n_embd).
 
         `cache` holds keys and values of earlier tokens, and gets those of the T new ones: T_k in all. `mask`,
-        True = may look, broadcasts to (B, n_head, T, T_k); it must be given if 1 < T < T_k. Without it, the
-        T tokens don't see each other's future.
+        True where a query may attend to a key, broadcasts to (B, n_head, T, T_k); it must be given if
+        1 < T < T_k. Without it, the T tokens don't see each other's future.
         """
         return self.proj(self.heads(x, cache, mask))  # (B, T, C) -> (B, T, C)
 
@@ -154,7 +156,8 @@ class NanoBody(nn.Module):
 class NanoGPT(AutoregressiveModel):
     """nanoGPT's model: GPT-2's, with the lecture's as a choice (video 1:46:22; Radford et al. 2019).
 
-    Starts as GPT-2 does (`initialise`). Called with ids, and targets or not, as every model of the course.
+    Starts with small weights, as nanoGPT does (`initialise`). Called with ids, and targets or not, as every
+    model of the course.
     """
 
     def __init__(self, config: NanoGPTConfig):
@@ -166,7 +169,7 @@ class NanoGPT(AutoregressiveModel):
         initialise(self)
 
     def embed(self, idx: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
-        """Token plus position embeddings, (B, T) -> (B, T, n_embd); at `at` (B, T), or 0 to T - 1."""
+        """Token plus position embeddings, (B, T) -> (B, T, n_embd); at `at` (B, T), or at 0 to T - 1."""
         if at is None:
             return super().embed(idx)
         return self.token_embedding_table(idx) + self.position_embedding_table(at)  # (B, T, C) + (B, T, C)
@@ -180,7 +183,7 @@ class NanoGPT(AutoregressiveModel):
     def read(self, idx: torch.Tensor, caches: list[KVCache], pad: torch.Tensor | None = None) -> torch.Tensor:
         """Read ids (B, T) that follow what `caches` hold: logits after the last, (B, T) -> (B, vocab_size).
 
-        `pad` (B,): how many columns at the left of each row, the cached ones included, hold no token.
+        `pad` (B,): how many columns on the left of each row, the cached ones included, are padding.
         """
         (B, T), seen = idx.shape, caches[0].length
         at = mask = None  # without a past or padding: as in training
@@ -205,7 +208,7 @@ class NanoGPT(AutoregressiveModel):
     ) -> Iterator[torch.Tensor]:
         """Draw the next token of every row of idx (B, T), then the next: (B, 1) each, int64, as it is drawn.
 
-        Under the same seed it's chapter 06's text, token for token, but each token is read once. Where the
+        Under the same seed it's chapter 06's text, token for token, but each token is read once. When the
         text outgrows block_size, the window moves: it starts again with the last `keep` tokens. All
         block_size of them, the default, is chapter 06's way; it means reading the window again at each step,
         since all positions change. With fewer, the tokens up to the next move are read once, but see a
@@ -245,7 +248,7 @@ def from_gpt(gpt: GPT) -> NanoGPT:
     *blocks, ln = gpt.body
     pairs = [(model.body.ln, ln)]
     for ours, theirs in zip(model.body.blocks, blocks, strict=True):
-        (attention, _), (feed_forward, _) = theirs.sa, theirs.ffwd  # each with a dropout behind it
+        (attention, _), (feed_forward, _) = theirs.sa, theirs.ffwd  # each with a dropout after it
         copy_attention(attention, ours.sa)
         pairs += [(ours.ln1, theirs.ln1), (ours.ln2, theirs.ln2), (ours.ffwd, feed_forward)]
     for name in ("token_embedding_table", "position_embedding_table", "lm_head"):

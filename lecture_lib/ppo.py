@@ -1,6 +1,6 @@
 """Proximal policy optimization (PPO).
 
-From notebooks/14_chatgpt.ipynb, section "7. Stage 3: PPO".
+From notebooks/14b_rlhf.ipynb, section "4. Stage 3: PPO, piece by piece".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
 
@@ -32,6 +32,7 @@ __all__ = [
     "ActorCritic",
     "PPOConfig",
     "Rollout",
+    "answer_log_ratios",
     "clipped_loss",
     "estimate_advantages",
     "token_rewards",
@@ -57,14 +58,13 @@ def estimate_advantages(
     """How much better each token was than expected, all (B, A); 0 where the mask is False.
 
     Schulman et al. 2016, equation 16: the sum of the TD errors `rewards + gamma * next value - value` from
-    here on, discounted by gamma * lam a token. The value after an answer's last token is 0.
-    """
+    here on, discounted by gamma * lam a token. The value after an answer's last token is 0."""
     values = values * mask
     advantages, ahead = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)  # (B, A)
-    surprise = (rewards + gamma * following - values) * mask
+    td_errors = (rewards + gamma * following - values) * mask
     for t in reversed(range(rewards.shape[1])):
-        ahead = surprise[:, t] + gamma * lam * ahead  # (B,)
+        ahead = td_errors[:, t] + gamma * lam * ahead  # (B,)
         advantages[:, t] = ahead
     return advantages
 
@@ -112,7 +112,7 @@ class ActorCritic(nn.Module):
 class PPOConfig:
     """Settings of `PPO`."""
 
-    beta: float = 0.2  # the price of a nat of KL, in standard deviations of the reward
+    beta: float = 0.2  # the KL penalty: what a nat costs, in standard deviations of the reward
     learning_rate: float = 1e-4  # of the policy
     value_learning_rate: float = 3e-3  # of the value head
     epochs: int = 2  # passes over each batch of answers
@@ -181,3 +181,18 @@ class PPO:
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.actor.policy.parameters(), 1.0)
                 self.optimizer.step()
+
+
+@torch.no_grad()
+def answer_log_ratios(
+    model: NanoGPT, reference: NanoGPT, prompts: torch.Tensor, answers: torch.Tensor
+) -> torch.Tensor:
+    """log model - log reference of each whole answer, in nats: (N, P), (N, A) -> (N,).
+
+    Its mean over the model's own answers estimates KL(model || reference).
+    """
+    ratios = []
+    for asked, said in zip(prompts.split(128), answers.split(128), strict=True):
+        log_ratio = answer_log_probs(model, asked, said) - answer_log_probs(reference, asked, said)
+        ratios.append((log_ratio * answer_mask(said)).sum(dim=1))  # (B, A) -> (B,)
+    return torch.cat(ratios)

@@ -1,6 +1,6 @@
 """Learning-rate schedule and weight-decay groups.
 
-From notebooks/13b_trainer.ipynb, section "1. The optimizer's recipe".
+From notebooks/13c_trainer.ipynb, section "2. The recipe".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 

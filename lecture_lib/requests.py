@@ -1,6 +1,6 @@
 """Requests with answers that can be checked.
 
-From notebooks/14_chatgpt.ipynb, section "3. The requests".
+From notebooks/14_fine_tuning.ipynb, section "7. What a reader cares about".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
 
@@ -8,8 +8,11 @@ Efron 1979: https://doi.org/10.1214/aos/1176344552
 """
 
 import math
+import random
 import re
+from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -21,11 +24,13 @@ __all__ = [
     "PROMPT_LENGTH",
     "SENTENCE_KINDS",
     "Request",
+    "Task",
     "answer_quality",
     "answer_sentences",
     "answer_texts",
     "bootstrap_interval",
     "fulfils",
+    "repeated_requests",
     "request_of",
     "true_score",
     "words_in",
@@ -106,3 +111,52 @@ def bootstrap_interval(values: torch.Tensor, draws: int = 4000) -> tuple[float, 
     rows = torch.randint(len(values), (draws, len(values)), generator=generator)  # (draws, N)
     low, high = values[rows].mean(dim=1).quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high
+
+
+class Task:
+    """What the models of chapter 14 are asked, what they learn from, and how their answers are judged.
+
+    `text` is the training split. `train`, `dev` and `exam` are the requests in three sets, `lessons` the
+    sentences that fulfil the first set's, `known` the words that count as real.
+    """
+
+    def __init__(self, text: str, tokenizer: CharTokenizer):
+        sentences = answer_sentences(text)
+        begins = Counter(sentence[0] for sentence in sentences)
+        letters = sorted(letter for letter, times in begins.items() if times >= 40)
+        requests = [Request(*parts) for parts in product(SENTENCE_KINDS.values(), letters, COUNT_WORDS)]
+        random.Random(14).shuffle(requests)
+        self.train, self.dev, self.exam = requests[:128], requests[128:153], requests[153:]
+        self.lessons = [sentence for sentence in sentences if request_of(sentence) in set(self.train)]
+        self.tokenizer, self.known = tokenizer, set(words_in(text))
+
+    def encode_prompts(self, requests: list[Request]) -> torch.Tensor:
+        """The requests' prompts as ids, (N, PROMPT_LENGTH)."""
+        return torch.tensor([self.tokenizer.encode(request.prompt) for request in requests])
+
+    def encode_answers(self, sentences: list[str]) -> torch.Tensor:
+        """Sentences as ids, each with its line end and padding, (N, ANSWER_LENGTH)."""
+        return torch.tensor([self.tokenizer.encode(s.ljust(ANSWER_LENGTH, "\n")) for s in sentences])
+
+    def true_scores(self, requests: list[Request], answers: torch.Tensor) -> torch.Tensor:
+        """The true score of each answer to its request, (N, A) -> (N,)."""
+        pairs = zip(requests, answer_texts(self.tokenizer, answers), strict=True)
+        return torch.tensor([true_score(request, text, self.known) for request, text in pairs])
+
+    def judge(self, requests: list[Request], answers: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of each answer its five criteria, its true score and whether it does what was asked.
+
+        answers (N * each, A), those to the first of N requests first; each measure is (N, each).
+        """
+        asked = repeated_requests(requests, len(answers) // len(requests))
+        rows = []
+        for request, text in zip(asked, answer_texts(self.tokenizer, answers), strict=True):
+            quality = answer_quality(request, text, self.known)
+            score = math.prod(quality.values())
+            rows.append({**quality, "true score": score, "fulfilled": float(fulfils(request, text))})
+        return {name: torch.tensor([row[name] for row in rows]).view(len(requests), -1) for name in rows[0]}
+
+
+def repeated_requests(requests: list[Request], each: int) -> list[Request]:
+    """Each request `each` times, one after the other."""
+    return [request for request in requests for _ in range(each)]

@@ -1,6 +1,6 @@
 """Reward model.
 
-From notebooks/14_chatgpt.ipynb, section "6. Stage 2: the reward model".
+From notebooks/14b_rlhf.ipynb, section "1. Verdicts".
 Video 1:48:53.
 Written by `lecture promote`: edit the notebook, not this file.
 
@@ -10,15 +10,25 @@ Christiano et al. 2017: https://arxiv.org/abs/1706.03741
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lecture_lib.fine_tuning import answer_mask
+from lecture_lib.fine_tuning import answer_mask, sample_answers
 from lecture_lib.nanogpt import NanoGPT
+from lecture_lib.requests import ANSWER_LENGTH, Request, Task, repeated_requests
 
-__all__ = ["ANSWER_PAIRS", "RewardModel", "judge_pairs", "preference_loss", "split_verdicts"]
+__all__ = [
+    "ANSWER_PAIRS",
+    "Labelled",
+    "RewardModel",
+    "judge_pairs",
+    "label_answers",
+    "preference_loss",
+    "split_verdicts",
+]
 
 ANSWER_PAIRS = torch.combinations(torch.arange(4))  # (6, 2): all pairs of the four answers to a prompt
 
@@ -31,6 +41,29 @@ def judge_pairs(scores: torch.Tensor, sharpness: float) -> torch.Tensor:
     first, second = scores[:, ANSWER_PAIRS].unbind(-1)  # (N, 6), (N, 6)
     prefers_first = torch.rand_like(first) < torch.sigmoid(sharpness * (first - second))
     return torch.where(prefers_first[..., None], ANSWER_PAIRS, ANSWER_PAIRS.flip(1))  # (N, 6, 1), (6, 2)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Four answers to each of N prompts, and a reader's verdicts on them; the scores are for us alone."""
+
+    prompts: torch.Tensor  # (4N, P)
+    answers: torch.Tensor  # (4N, A)
+    scores: torch.Tensor  # (N, 4)
+    verdicts: torch.Tensor  # (N, 6, 2): of each pair, the better and the worse
+
+    def rows(self, i: torch.Tensor) -> torch.Tensor:
+        """Where the four answers to each of some prompts stand: (B,) -> (4B,)."""
+        return (4 * i[:, None] + torch.arange(4)).flatten()  # (B, 1) + (4,) -> (4B,)
+
+
+def label_answers(model: NanoGPT, task: Task, requests: list[Request], sharpness: float = 8.0) -> Labelled:
+    """Draw four answers of the model to each request, and ask the reader about all pairs."""
+    asked = repeated_requests(requests, 4)
+    prompts = task.encode_prompts(asked)
+    answers = torch.cat([sample_answers(model, some, ANSWER_LENGTH) for some in prompts.split(128)])
+    scores = task.true_scores(asked, answers).view(-1, 4)
+    return Labelled(prompts, answers, scores, judge_pairs(scores, sharpness))
 
 
 class RewardModel(nn.Module):
@@ -57,15 +90,14 @@ class RewardModel(nn.Module):
         self.mean, self.std = self.mean + self.std * rewards.mean(), self.std * rewards.std()
 
 
+def preference_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
+    """The mean loss of the verdicts, in nats, with rewards as log-odds: equation 1 of Ouyang et al. 2022.
+
+    Bradley and Terry 1952; Christiano et al. 2017, section 2.2.3. A shift of all rewards changes nothing."""
+    return -F.logsigmoid(better - worse).mean()
+
+
 def split_verdicts(values: torch.Tensor, verdicts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of values (N, 4), those of the better and of the worse answer by verdicts (N, 6, 2): (N, 6) each."""
     better, worse = verdicts.unbind(-1)
     return values.gather(1, better), values.gather(1, worse)
-
-
-def preference_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """The mean loss of the verdicts, in nats, with rewards as log-odds: equation 1 of Ouyang et al. 2022.
-
-    Bradley and Terry 1952; Christiano et al. 2017, section 2.2.3. A shift of all rewards changes nothing.
-    """
-    return -F.logsigmoid(better - worse).mean()

@@ -1,6 +1,6 @@
 """Parameters, FLOPs and memory by formula.
 
-From notebooks/13_nanogpt.ipynb, section "6. How large, how much work, how much memory".
+From notebooks/13d_sizing.ipynb.
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 
@@ -35,12 +35,12 @@ PUBLISHED = {  # Radford et al. 2019, 2.3 and the released models; Brown et al. 
 def forward_flops(config: NanoGPTConfig, T: int | None = None) -> dict[str, int]:
     """Operations of a forward pass for each of T tokens (default: block_size): the matrix products.
 
-    Training costs three times as much. Written with a cache, a token with T - 1 before it costs this once.
+    Training costs three times as much. With a cache, a new token with T - 1 before it costs this once.
     """
     V, C, L = config.vocab_size, config.n_embd, config.n_layer
     return {
         "attention": L * 2 * 4 * C**2,
-        "looking": L * 4 * (config.block_size if T is None else T) * C,  # queries at keys, weights at values
+        "scores": L * 4 * (config.block_size if T is None else T) * C,  # and mixing the values
         "feed-forward": L * 2 * 8 * C**2,
         "logits": 2 * V * C,
     }
@@ -49,7 +49,9 @@ def forward_flops(config: NanoGPTConfig, T: int | None = None) -> dict[str, int]
 def training_bytes(config: NanoGPTConfig, B: int, T: int | None = None) -> dict[str, int]:
     """Bytes that training takes on B texts of T tokens (default: block_size), in 32 bits, without dropout.
 
-    Activations are what the forward pass keeps for the backward pass, with torch's tiled attention.
+    Activations are what the forward pass keeps for the backward pass, with torch's tiled attention. At its
+    peak the backward pass needs more: the gradients of the logits and of their log-softmax, V numbers each
+    for every token.
     """
     T = config.block_size if T is None else T
     V, C, L = config.vocab_size, config.n_embd, config.n_layer

@@ -1,6 +1,6 @@
 """Training speed and the processor's peak.
 
-From notebooks/13b_trainer.ipynb, section "4. How fast it is, and how fast it could be".
+From notebooks/13c_trainer.ipynb, section "4. How fast it is, and how fast it could be".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from lecture_lib.sizing import forward_flops
-
 __all__ = ["peak_flops", "training_flops"]
 
 
 def training_flops(model: nn.Module) -> int:
     """Operations that training `model`, whose `config` tells its sizes, takes for each token."""
-    return 3 * sum(forward_flops(model.config).values())
+    sizes = model.config
+    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
+    return 6 * weights + 12 * sizes.n_layer * sizes.n_embd * sizes.block_size
 
 
 @cache

@@ -1,6 +1,6 @@
 """nanoGPT's training script.
 
-From notebooks/13b_trainer.ipynb.
+From notebooks/13c_trainer.ipynb.
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """
@@ -191,7 +191,7 @@ def read_log(path: Path) -> np.ndarray:
 
 @dataclass
 class Trainer(LongRun):
-    """Chapter 11's long run with a real project's recipe and log, in one process or several.
+    """Chapter 10b's long run with a real project's recipe and log, in one process or several.
 
     Trains any model whose forward(idx, targets) returns logits and loss, and whose `config` is a dataclass
     with n_layer, n_embd and block_size. `folder` gets what LongRun writes there, and `log.csv`. All that is

@@ -11,6 +11,7 @@ import linecache
 import os
 import pkgutil
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def serve() -> None:
         paths.OUT = Path(home) / "out"  # before any other module asks
         warm_up()
         for line in sys.stdin:
+            shutil.rmtree(paths.OUT, ignore_errors=True)  # or a long run would go on with it
             with TemporaryDirectory(dir=home) as folder:
                 print(json.dumps(run_apart(line, Path(folder))), file=answers, flush=True)
 

@@ -300,7 +300,10 @@ def test_nothing_built_is_in_git():
     assert not [
         name for name in sizes if name.startswith(("out/", ".venv/")) or name.endswith((".whl", ".txt"))
     ]
-    assert all(size < 5_000_000 for size in sizes.values())
+    large = {name: size for name, size in sizes.items() if size >= 5_000_000}
+    assert large.keys() <= {"data/checkpoint/full.safetensors"} and all(
+        size < 25e6 for size in large.values()
+    )
 
 
 def test_a_library_without_its_project_says_so_in_a_sentence(tmp_path, monkeypatch, capsys):

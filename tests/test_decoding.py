@@ -1,4 +1,4 @@
-"""Weights laid out for one token at a time, chapter 13: the same products and text, and half the bytes."""
+"""Weights laid out for one token at a time, chapter 13b: the same products and text, and half the bytes."""
 
 from contextlib import contextmanager
 from functools import partial

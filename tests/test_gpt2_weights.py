@@ -1,9 +1,11 @@
 """GPT-2's and nanoGPT's weights, chapter 13: in and out, against Hugging Face's own GPT-2."""
 
 import copy
+import os
 import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from lecture_lib import gpt2_weights
 from lecture_lib.base.errors import CourseError
-from lecture_lib.gpt2_weights import from_gpt2, from_nanogpt, load_gpt2, to_gpt2
+from lecture_lib.gpt2_weights import from_gpt2, from_nanogpt, load_gpt2, load_gpt2_tokenizer, to_gpt2
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.sizing import PUBLISHED, parameter_counts
 
@@ -146,13 +148,45 @@ def test_the_published_size_is_hugging_faces():
     assert published.num_parameters() == sum(parameter_counts(PUBLISHED["GPT-2 124M"]).values())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"\x08\0\0\0\0\0\0\0{}      "])
+def truncated() -> bytes:
+    return safetensors.torch.save(to_gpt2(ours()))[:-100]
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x08\0\0\0\0\0\0\0{}      ", truncated])
 def test_files_that_are_no_gpt2(tmp_path, content):
+    """One sentence that names the file: the command line prints nothing else of a CourseError."""
     path = tmp_path / "model.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CourseError, match=r"model\.safetensors"):
+    path.write_bytes(content() if callable(content) else content)
+    with pytest.raises(
+        CourseError, match=r"/model\.safetensors is not GPT-2's model\.safetensors: \S"
+    ) as refusal:
         load_gpt2(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("load", [load_gpt2, load_gpt2_tokenizer])
+def test_files_that_cannot_be_read(tmp_path, monkeypatch, load):
+    """Not there, a folder, or not for us: said with the whole path, even of a relative one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    locked = tmp_path / "locked"
+    locked.write_bytes(b"secret")
+    locked.chmod(0)
+    reasons = {"missing": "No such file", "folder/missing": "No such file", "folder": "Is a directory"}
+    if os.geteuid() != 0:  # who may read everything is refused nothing
+        reasons["locked"] = "Permission denied"
+    for name, reason in reasons.items():
+        for path in (Path(name), tmp_path / name):
+            with pytest.raises(CourseError, match=re.escape(f", {tmp_path / name}: {reason}")):
+                load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe"])
+def test_files_that_are_no_tokenizer(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(CourseError, match=r"/tokenizer\.json is not GPT-2's tokenizer\.json: \S"):
+        load_gpt2_tokenizer(path)
 
 
 THEIRS = theirs().state_dict()

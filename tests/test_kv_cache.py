@@ -1,4 +1,4 @@
-"""Writing with a cache, chapter 13: cached equals computed again, whatever is read and written."""
+"""Writing with a cache, chapters 13 and 13b: cached equals computed again, whatever is read and written."""
 
 import inspect
 from functools import partial

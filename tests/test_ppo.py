@@ -1,4 +1,4 @@
-"""PPO and DPO of chapter 14."""
+"""PPO of chapter 14b and DPO of 14c."""
 
 import copy
 import math
@@ -120,6 +120,17 @@ def rollout_notes_what_was(library):
     assert torch.equal(seen.scores, (PROMPTS[:, 0] + seen.answers[:, 0]).float())
     assert seen.kl == pytest.approx(((ours - theirs) * seen.mask).sum(1).mean().item(), abs=1e-5)
     assert not any(getattr(seen, name).requires_grad for name in ("log_probs", "values", "log_ratio"))
+
+
+@reinforced.holds
+def log_ratios_are_of_whole_answers(library):
+    """Summed over an answer's own tokens; their mean over the policy's answers is the rollout's KL."""
+    start = trainer(library)
+    moved(start.actor.policy)
+    seen = start.collect(PROMPTS.repeat(5, 1))  # more than pass through the models at a time
+    ours = library.answer_log_ratios(start.actor.policy, start.reference, seen.prompts, seen.answers)
+    nearly(ours, (seen.log_ratio * seen.mask).sum(dim=1))
+    assert ours.mean().item() == pytest.approx(seen.kl, abs=1e-5) and not ours.requires_grad
 
 
 @reinforced.holds
@@ -282,6 +293,9 @@ reinforced.faults = [
     ("policy and reference swapped", "log_ratio = log_probs - answer_log_probs(",
      "log_ratio = -log_probs + answer_log_probs(", rollout_notes_what_was),
     ("filling in the KL", "(self.log_ratio * self.mask)", "(self.log_ratio)", rollout_notes_what_was),
+    ("filling in the log-ratios", " * answer_mask(said)", "", log_ratios_are_of_whole_answers),
+    ("log-ratios upside down", "answer_log_probs(model, asked, said) - answer_log_probs(reference",
+     "answer_log_probs(reference, asked, said) - answer_log_probs(model", log_ratios_are_of_whole_answers),
     ("values bend the features", "features.detach()", "features", values_leave_the_features_alone),
     ("value head not trained", "loss = loss + masked_mean((values - returns[i]) ** 2, mask[i])", "pass",
      value_of_a_constant_reward_is_learned),

@@ -11,7 +11,7 @@ import torch
 from kit import refusals
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import ROOT
+from lecture_lib.base.paths import ROOT, SHIPPED
 from lecture_lib.checkpoint import load_checkpoint, save_checkpoint
 from lecture_lib.course import sampling, shipping
 from lecture_lib.course.cli import main
@@ -60,11 +60,11 @@ def test_bfloat16_rounds_the_weights(checkpoint):
     assert model.body.blocks[0].sa.qkv.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", list(sampling.SHIPPED))
+@pytest.mark.parametrize("name", list(SHIPPED))
 def test_each_shipped_model_writes_the_same_again(name):
-    text = sampling.write_on("ROMEO:", sampling.SHIPPED[name], length=20, seed=1)
+    text = sampling.write_on("ROMEO:", SHIPPED[name], length=20, seed=1)
     assert text.startswith("ROMEO:") and len(text) == 26
-    assert text == sampling.write_on("ROMEO:", sampling.SHIPPED[name], length=20, seed=1)
+    assert text == sampling.write_on("ROMEO:", SHIPPED[name], length=20, seed=1)
 
 
 def test_the_command_tells_its_speed_beside_the_text(checkpoint, capsys):
@@ -231,6 +231,6 @@ test_unreadable_checkpoints_are_refused = refusals(
     (
         CourseError,
         "bfloat16 is for a GPT or NanoGPT; this is a SpeedrunGPT",
-        lambda: sampling.load_writer(sampling.SHIPPED["speedrun"], bfloat16=True),
+        lambda: sampling.load_writer(SHIPPED["speedrun"], bfloat16=True),
     ),
 )

@@ -146,6 +146,15 @@ def test_the_house_style_of_a_chapter(tmp_path, cells, message):
     assert style_problems(chapter) == [] if message is None else message in style_problems(chapter)[0]
 
 
+def test_a_folded_cell_has_no_part_in_the_house_style(tmp_path):
+    chapter = Chapter(tmp_path / "01_x.ipynb")
+    stored = notebook(["# one two three", *[SHORT] * 9, *[LONG] * 2, *[PROSE] * 3])
+    for index in (10, 11):
+        stored.cells[index].metadata["jupyter"] = {"source_hidden": True}
+    save(stored, chapter.path)
+    assert style_problems(chapter) == []
+
+
 # ---------------------------------------------------------------- what nbval sees
 
 

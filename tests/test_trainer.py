@@ -1,4 +1,4 @@
-"""Chapter 13's training script: recipe, accumulation, resumption, logs and several processes."""
+"""The training script, chapter 13c: recipe, accumulation, resumption, logs and several processes."""
 
 import itertools
 import math

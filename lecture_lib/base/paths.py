@@ -9,6 +9,9 @@ NOTEBOOKS = ROOT / "notebooks"
 LIBRARY = ROOT / "lecture_lib"
 DATA = ROOT / "data"
 OUT = ROOT / "out"  # executed copies, pictures, recorded results: git-ignored
+SHIPPED = {  # the trained models that come with the course, without suffix
+    name: DATA / "checkpoint" / name for name in ("full", "small", "speedrun")
+}
 
 
 def check_project(root: Path = ROOT) -> None:

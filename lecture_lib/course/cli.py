@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, check_project
+from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, SHIPPED, check_project
 from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
@@ -71,7 +71,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                         help="beyond the context, forget one character at a time: slower")  # fmt: skip
     sample.add_argument("--bfloat16", action="store_true", help="weights rounded to half the bytes")
     source = sample.add_mutually_exclusive_group()
-    source.add_argument("--model", choices=("small", "speedrun"), default="small",
+    source.add_argument("--model", choices=SHIPPED, default="full",
                         help="one that comes with the course (default: %(default)s)")  # fmt: skip
     source.add_argument("--checkpoint", type=Path, help="your own, e.g. out/11_gpt/cpu/model")
 
@@ -144,7 +144,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 def sample_command(arguments: argparse.Namespace) -> int:
     """Write text with a trained model, as it is drawn."""
     wait_awake()
-    from .sampling import SHIPPED, load_writer, stream_text
+    from .sampling import load_writer, stream_text
 
     model, tokenizer = load_writer(arguments.checkpoint or SHIPPED[arguments.model], arguments.bfloat16)
     names = ("prompt", "length", "seed", "temperature", "top_k", "exact")

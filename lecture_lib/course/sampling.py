@@ -7,7 +7,7 @@ import torch
 
 from lecture_lib import speedrun  # noqa: F401  so that its checkpoints can be loaded, as chapter 13's can
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA
+from lecture_lib.base.paths import SHIPPED
 from lecture_lib.base.threads import fit_threads, quickest_threads
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.decoding import for_writing
@@ -15,9 +15,6 @@ from lecture_lib.generation import AutoregressiveModel, check_prompt
 from lecture_lib.gpt import GPT
 from lecture_lib.nanogpt import NanoGPT, from_gpt
 from lecture_lib.tokenization import CharTokenizer
-
-SHIPPED = {name: DATA / "checkpoint" / name for name in ("small", "speedrun")}
-DEFAULT = "small"
 
 
 def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, CharTokenizer]:
@@ -102,6 +99,6 @@ def one_by_one(
         yield idx[:, -1:]
 
 
-def write_on(prompt: str, checkpoint: Path = SHIPPED[DEFAULT], **choices) -> str:
+def write_on(prompt: str, checkpoint: Path = SHIPPED["full"], **choices) -> str:
     """The prompt and what `stream_text`, given its choices, appends to it by the model in `checkpoint`."""
     return prompt + "".join(stream_text(*load_writer(checkpoint), prompt, **choices))

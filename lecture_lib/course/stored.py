@@ -195,8 +195,13 @@ def has_assert(cell: NotebookNode) -> bool:
 
 
 def style_problems(chapter: Chapter) -> list[str]:
-    """Where a chapter's notebook leaves the house style: short code cells, with prose that explains them."""
-    code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
+    """Where a chapter's notebook leaves the house style: short code cells, with prose that explains them.
+
+    Folded cells don't count: nobody reads them in passing.
+    """
+    cells = chapter.notebook.cells
+    shown = [cell for cell in cells if not cell.metadata.get("jupyter", {}).get("source_hidden")]
+    code = [cell.source for cell in shown if cell.cell_type == "code"]
     prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
     lines = sorted(sum(bool(line.strip()) for line in source.split("\n")) for source in code)
     middle, long = median(lines), lines[int(0.9 * (len(lines) - 1))]

@@ -1,8 +1,9 @@
-"""Chapter 14 up to the reward model: requests, supervised fine-tuning, preferences."""
+"""Chapters 14 and 14b up to the reward model: requests, supervised fine-tuning, preferences."""
 
 import copy
 import math
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
@@ -92,6 +93,51 @@ def answers_end_at_their_line_end(library):
     assert library.answer_texts(tokenizer, ANSWERS) == ["cd", "e", "", "bbbbb"]
 
 
+@cache
+def training_text():
+    """The training split, and the tokenizer of the whole."""
+    text = load_corpus()
+    return text[: int(0.9 * len(text))], CharTokenizer(text)
+
+
+def small_task(library):
+    """A task whose text is one sentence: it knows four words, and has nobody to ask."""
+    return library.Task("\nWhat is the matter?\n", CharTokenizer("\n ?!.abcdefghijklmnopqrstuvwxyzWO"))
+
+
+@asking.holds
+def no_dev_or_exam_request_is_learned(library):
+    task = library.Task(*training_text())
+    assert [len(part) for part in (task.train, task.dev, task.exam)] == [128, 25, 51]
+    assert len({*task.train, *task.dev, *task.exam}) == 204 and len(task.lessons) == 1322
+    assert {library.request_of(sentence) for sentence in task.lessons} <= set(task.train)
+
+
+@asking.holds
+def ids_are_padded_to_one_length(library):
+    task = small_task(library)
+    (ids,) = task.encode_answers(["What is it?"]).tolist()
+    assert task.tokenizer.decode(ids) == "What is it?" + "\n" * (ANSWER_LENGTH - 11)
+    tokenizer = training_text()[1]
+    asked = [Request("Ask", "W", 4), Request("Say", "I", 3)]
+    rows = library.Task("", tokenizer).encode_prompts(asked).tolist()
+    assert [tokenizer.decode(row) for row in rows] == [request.prompt for request in asked]
+
+
+@asking.holds
+def answers_are_judged_by_their_own_request(library):
+    task = small_task(library)
+    said = ["What is the matter?", "What is the mat?", "What is the matter?", "What what what?"]
+    judged = task.judge([Request("Ask", "W", 4), Request("Ask", "W", 3)], task.encode_answers(said))
+    third = 2 / 3
+    close(judged["count"], torch.tensor([[1, 1], [third, 1]]), atol=1e-6)
+    close(judged["real"], torch.tensor([[1, 9 / 16], [1, 1]]), atol=1e-6)
+    close(judged["true score"], torch.tensor([[1, 9 / 16], [third, 1 / 3]]), atol=1e-6)
+    assert judged["fulfilled"].tolist() == [[1, 1], [0, 1]]
+    scores = task.true_scores([Request("Ask", "W", 3)] * 4, task.encode_answers(said))
+    close(scores, torch.tensor([third, third * 9 / 16, third, 1 / 3]), atol=1e-6)
+
+
 @asking.holds
 def interval_of_the_mean(library):
     """About 1.96 standard errors to either side; the same for the same values, whatever the generator."""
@@ -150,7 +196,40 @@ def rate_warms_up_and_fades(library):
     assert lone.weight.item() == pytest.approx(place, abs=1e-4)
 
 
+def task_and_model(seed=0):
+    """Chapter 14's task, and a tiny untrained GPT that can read its prompts and answers."""
+    task = requests.Task(*training_text())
+    sizes = NanoGPTConfig(65, PROMPT_LENGTH + ANSWER_LENGTH, 8, 2, 1, tied=False)
+    return task, seeded(NanoGPT, sizes).eval()
+
+
+@tuning.holds
+def fine_tuning_copies_and_repeats(library):
+    """A copy learns, the model stays, and the same seed makes the same copy."""
+    task, model = task_and_model()
+    before = copy.deepcopy(model.state_dict())
+    first = library.fine_tune(model, task, steps=3, seed=5)
+    torch.rand(1)
+    second = library.fine_tune(model, task, steps=3, seed=5)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert torch.equal(first.state_dict()[name], second.state_dict()[name])
+    assert not torch.equal(first.lm_head.weight, model.lm_head.weight)
+    other = library.fine_tune(model, task, steps=3, seed=6)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
 # ---------------------------------------------------------------- sampling
+
+
+@tuning.holds
+def every_request_gets_its_answers(library):
+    """All answers to the first request come first, drawn after the seed 0 whatever came before."""
+    task, model = task_and_model()
+    answers = library.answer_requests(model, task, task.dev[:3], each=2)
+    prompts = task.encode_prompts([task.dev[i] for i in (0, 0, 1, 1, 2, 2)])
+    torch.manual_seed(0)
+    assert torch.equal(answers, library.sample_answers(model, prompts, ANSWER_LENGTH))
 
 
 @tuning.holds
@@ -188,6 +267,18 @@ def verdicts_follow_bradley_and_terry(library):
         assert {i, j} == set(better[:, pair].tolist()) and (better[:, pair] + worse[:, pair] == i + j).all()
         share = (better[:, pair] == i).double().mean().item()
         assert abs(share - 1 / (1 + math.exp(-3 * (scores[0, i] - scores[0, j])))) < 0.015
+
+
+@judging.holds
+def four_answers_to_each_prompt_are_compared(library):
+    task, model = task_and_model()
+    torch.manual_seed(3)
+    labels = library.label_answers(model, task, task.dev[:3])
+    assert torch.equal(labels.rows(torch.tensor([2, 0])), torch.tensor([8, 9, 10, 11, 0, 1, 2, 3]))
+    rows = labels.rows(torch.tensor([1]))
+    assert torch.equal(labels.prompts[rows], task.encode_prompts([task.dev[1]] * 4))
+    assert torch.equal(labels.scores[1], task.true_scores([task.dev[1]] * 4, labels.answers[rows]))
+    assert labels.answers.shape == (12, ANSWER_LENGTH) and labels.verdicts.shape == (3, 6, 2)
 
 
 def rewarding(library, opinion=True):
@@ -308,6 +399,12 @@ asking.faults = [
      "sum(answer_quality(request, answer, known).values()) / 5", quality_by_hand),
     ("words unknown", "word in known", "True", quality_by_hand),
     ("the unended are shown", ' if "\\n" in text else ""', "", answers_end_at_their_line_end),
+    ("exam sentences are learned", " if request_of(sentence) in set(self.train)", "",
+     no_dev_or_exam_request_is_learned),
+    ("dev is in the training set", "requests[:128], ", "requests[:140], ", no_dev_or_exam_request_is_learned),
+    ("answers padded in front", "s.ljust(", "s.rjust(", ids_are_padded_to_one_length),
+    ("one request after the other", "for request in requests for _ in range(each)",
+     "for _ in range(each) for request in requests", answers_are_judged_by_their_own_request),
     ("half of the interval", "[0.025, 0.975]", "[0.25, 0.75]", interval_of_the_mean),
     ("a global generator", ", generator=generator", "", interval_of_the_mean),
 ]  # fmt: skip
@@ -333,6 +430,10 @@ tuning.faults = [
     ("rate does not warm up", "steps // 20", "steps // 100", rate_warms_up_and_fades),
     ("gradients pile up", "optimizer.zero_grad()", "pass", rate_warms_up_and_fades),
     ("dropout on in sampling", "with eval_mode(model):", "if True:", dropout_is_off_while_sampling),
+    ("the model itself is tuned", "tuned = copy.deepcopy(model)", "tuned = model",
+     fine_tuning_copies_and_repeats),
+    ("tuned with any seed", "torch.manual_seed(seed)", "pass", fine_tuning_copies_and_repeats),
+    ("answered with any seed", "torch.manual_seed(0)\n", "pass\n", every_request_gets_its_answers),
     ("talks on after the end", "answers.where(answer_mask(answers), LINE_END)", "answers",
      answers_are_those_of_generate),
 ]  # fmt: skip
@@ -341,6 +442,7 @@ judging.faults = [
     ("verdicts without noise", "torch.rand_like(first) <", "0.5 <", verdicts_follow_bradley_and_terry),
     ("verdicts upside down", "(first - second)", "(second - first)", verdicts_follow_bradley_and_terry),
     ("sharpness ignored", "sigmoid(sharpness * (", "sigmoid(1.0 * (", verdicts_follow_bradley_and_terry),
+    ("rows of other prompts", "(4 * i[:, None]", "(i[:, None]", four_answers_to_each_prompt_are_compared),
     ("opinions at first", "nn.init.zeros_(self.head.weight)", "pass", has_no_opinion_at_first),
     ("read off before the end", ".sum(dim=1) - 1", ".sum(dim=1) - 2", reads_off_at_the_last_token),
     ("read off at the filling", "answer_mask(answers).sum(dim=1) - 1", "answers.shape[1] - 1",
