@@ -198,9 +198,9 @@ def draws_neighbours_from_everywhere(library):
     """Of 40 pairs, two in a window of 32; no pair is drawn much less often than another."""
     src = padded([[*([3] * n), END] for n in range(40)])
     pairs = library.TranslationPairs(src, src)
-    lengths = torch.stack([(pairs.draw(2)[0] == 3).sum(dim=1) for _ in range(1500)])  # (1500, 2)
+    lengths = torch.stack([(pairs.draw(2)[0] == 3).sum(dim=1) for _ in range(4000)])  # (4000, 2)
     drawn = lengths.flatten().bincount(minlength=40)
-    assert drawn.min() > 0.3 * drawn.max()  # the ends of the list as well
+    assert drawn.min() > 0.2 * drawn.max()  # the ends of the list, too; they get 0.4 of the rest
     assert lengths.diff(dim=1).abs().max() < 32
 
 
