@@ -30,9 +30,16 @@ STAND_IN = {"NAME", "N", "PATH/model.safetensors"}  # for what a learner would w
 def limits(chapter: Chapter) -> dict[str, Range]:
     """Least and most of each parameter that is a number: the shared ones, and those given in the notebook."""
     for cell in chapter.notebook.cells:
-        for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_settings":
-                return RANGES | {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+        if cell.cell_type == "code" and "check_settings(" in cell.source and "import" not in cell.source:
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            dicts = {node.targets[0].id: node.value for node in nodes if isinstance(node, ast.Assign)
+                     and isinstance(node.value, ast.Dict)}  # fmt: skip
+            call = next(n for n in nodes if getattr(getattr(n, "func", None), "id", "") == "check_settings")
+            given = RANGES
+            for word in call.keywords:  # name=(least, most), or **dict
+                value = ast.literal_eval(word.value if word.arg else dicts[word.value.id])
+                given = given | ({word.arg: value} if word.arg else value)
+            return given
     return RANGES
 
 
