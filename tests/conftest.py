@@ -1,9 +1,11 @@
 """Fixtures for tests of the machinery."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_output
+from player import Player
 from small_course import Course, notebook
 
 from lecture_lib.course.stored import save
@@ -25,3 +27,10 @@ def executed(tmp_path: Path) -> Path:
     path = tmp_path / "07_stored.ipynb"
     save(stored, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def player() -> Iterator[Player]:
+    """The process that plays chapters."""
+    with Player() as process:
+        yield process

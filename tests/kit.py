@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from io import StringIO
-from itertools import accumulate
+from itertools import accumulate, combinations
 from types import FunctionType, ModuleType
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 from torch import nn
 
 DOUBLE = torch.float64
@@ -258,3 +260,21 @@ def constructed_and_kept(make: Callable[[], nn.Module]) -> tuple[Counter, Counte
         patch.setattr(nn.Module, "__init__", counted)
         model = make()
     return constructed, Counter(type(module).__name__ for module in model.modules())
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def written(axes: Axes) -> list[tuple[str, Bbox]]:
+    """The texts of a picture, each with the rectangle that it fills."""
+    return [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
+
+
+def assert_readable(axes: Axes) -> None:
+    """No text lies on another or outside the picture."""
+    texts = written(axes)
+    for (one, here), (other, there) in combinations(texts, 2):
+        assert not here.overlaps(there), (one, other)
+    width, height = axes.figure.canvas.get_width_height()
+    for text, box in texts:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text

@@ -64,31 +64,6 @@ def test_chapters_are_numbered_in_sequence_and_say_what_they_are():
         assert "Summary" in last and "Exercises" in last and "**Promoted:**" in last
 
 
-def anchors(notebook) -> set[str]:
-    """What JupyterLab calls the headings of a notebook: their text, with hyphens for blanks."""
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
-    return {
-        re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "").replace(" ", "-") for heading in headings
-    }
-
-
-@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
-def test_links_within_the_project_lead_somewhere(chapter):
-    prose = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
-    links = [link for link in re.findall(r"\]\(([^()\s]+)\)", prose) if not link.startswith("http")]
-    assert links
-    for link in links:
-        file, _, anchor = link.partition("#")
-        target = chapter.path.parent / file
-        assert target.exists(), link
-        if anchor and target.suffix == ".md":  # GitHub's anchors
-            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
-        elif anchor:
-            assert anchor in anchors(read_notebook(target)), link
-
-
 @pytest.mark.parametrize("content", ["", "{}", "not json"])
 def test_a_file_that_is_no_notebook(tmp_path, content):
     path = tmp_path / "01_x.ipynb"

@@ -1,10 +1,11 @@
 """The drawings: what each chapter adds to the architecture, and that every picture can be read."""
 
 import re
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import matplotlib
 import pytest
+from kit import assert_readable, written
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -36,10 +37,6 @@ def picture(request):
         plt.close()
 
 
-def written(axes):
-    return [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
-
-
 @pytest.mark.parametrize(("before", "chapter"), [*pairwise(CHAPTERS)])
 def test_each_chapter_adds_to_the_one_before(before, chapter):
     """What is not new stood in the picture before; what has gone is replaced."""
@@ -60,16 +57,6 @@ def test_every_part_is_written_and_the_new_ones_are_in_colour(picture):
     edges = {matplotlib.colors.to_hex(patch.get_edgecolor()) for patch in picture.patches}
     lines = {line.get_color() for line in picture.lines}
     assert NEW in edges | lines
-
-
-def assert_readable(axes):
-    """No text lies on another or outside the picture."""
-    texts = written(axes)
-    for (one, here), (other, there) in combinations(texts, 2):
-        assert not here.overlaps(there), (one, other)
-    width, height = axes.figure.canvas.get_width_height()
-    for text, box in texts:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
 
 
 def test_the_architecture_is_readable(picture):

@@ -17,7 +17,7 @@ from lecture_lib import fine_tuning, requests, reward_model
 from lecture_lib.base.corpus import load_corpus
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.requests import ANSWER_LENGTH, COUNT_WORDS, PROMPT_LENGTH, SENTENCE_KINDS, Request
-from lecture_lib.tokenization import CharTokenizer
+from lecture_lib.tokenization import CharTokenizer, load_splits
 
 VOCAB, P, A = 7, 3, 6
 ANSWERS = torch.tensor([[3, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6], [2, 2, 2, 2, 2, 0]])
@@ -96,8 +96,8 @@ def answers_end_at_their_line_end(library):
 @cache
 def training_text():
     """The training split, and the tokenizer of the whole."""
-    text = load_corpus()
-    return text[: int(0.9 * len(text))], CharTokenizer(text)
+    tokenizer, splits = load_splits()
+    return tokenizer.decode(splits["train"].tolist()), tokenizer
 
 
 def small_task(library):

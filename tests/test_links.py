@@ -1,15 +1,18 @@
 """Links and mentions of chapters: all lead to a notebook, and a section of it, that exist."""
 
 import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from lecture_lib.base.paths import NOTEBOOKS, ROOT
-from lecture_lib.course.chapters import all_chapters
+from lecture_lib.course.chapters import Chapter, all_chapters
 
 CHAPTERS = {chapter.path.name: chapter for chapter in all_chapters()}
 LABELS = {chapter.label for chapter in CHAPTERS.values()}
-LINK = re.compile(r"\]\((?:notebooks/|\.\./notebooks/)?(\d\d[a-z]?_\w+\.ipynb)(?:#([^)\s]*))?\)")
+LINK = re.compile(r"\]\((?:notebooks/|\.\./notebooks/)?(\d\d[a-z]?_\w+\.ipynb(?:#[^)\s]*)?)\)")
+HEADING = re.compile(r"^#+ (.*)$", flags=re.MULTILINE)
 MENTION = re.compile(r"\b[Cc]hapters? (\d\d[a-z]?)\b(?:(?:,| and| to| or) (\d\d[a-z]?)\b)?")
 TEXTS = {
     path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "CHANGELOG.md")
@@ -17,20 +20,42 @@ TEXTS = {
 CODE = [*ROOT.glob("lecture_lib/**/*.py"), *ROOT.glob("tests/*.py")]
 
 
-def sections(name: str) -> set[str]:
-    """The anchors of a notebook's headings, as JupyterLab makes them."""
-    headings = re.findall(r"^#+ +(.+)$", TEXTS[name], flags=re.MULTILINE)
-    shown = (
-        re.sub(r"\[([^\]]*)\]\([^)]*\)|`", r"\1", heading) for heading in headings
-    )  # links' words, no quotes
-    return {heading.strip().replace(" ", "-") for heading in shown}
+@cache
+def anchors(path: Path) -> set[str]:
+    """What a page's headings are called in links: a notebook's as JupyterLab does, Markdown's as GitHub."""
+    if path.suffix == ".md":
+        headings = HEADING.findall(path.read_text(encoding="utf-8"))
+        return {heading.lower().replace(" ", "-") for heading in headings}
+    headings = HEADING.findall(prose(CHAPTERS[path.name]))
+    shown = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "") for heading in headings)
+    return {heading.replace(" ", "-") for heading in shown}
+
+
+def prose(chapter: Chapter) -> str:
+    """The text cells of a chapter."""
+    return "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+
+
+def assert_leads_somewhere(link: str, folder: Path) -> None:
+    """A link from a page in the folder leads to a file, and a section of it, that exist."""
+    file, _, anchor = link.partition("#")
+    target = (folder / file).resolve()
+    assert target.exists(), link
+    assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=lambda chapter: chapter.stem)
+def test_links_within_the_project_lead_somewhere(chapter):
+    links = [link for link in re.findall(r"\]\(([^()\s]+)\)", prose(chapter)) if not link.startswith("http")]
+    assert links
+    for link in links:
+        assert_leads_somewhere(link, NOTEBOOKS)
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_links_lead_to_notebooks_and_sections_that_exist(name):
-    for target, anchor in LINK.findall(TEXTS[name]):
-        assert (NOTEBOOKS / target).is_file(), f"{name} links to {target}"
-        assert not anchor or anchor in sections(target), f"{name} links to {target}#{anchor}"
+def test_links_to_chapters_lead_to_sections_that_exist(name):
+    for link in LINK.findall(TEXTS[name]):
+        assert_leads_somewhere(link, NOTEBOOKS)
 
 
 def test_chapters_that_are_mentioned_exist():

@@ -26,21 +26,28 @@ STAND_IN = {"NAME", "N", "PATH/model.safetensors"}  # for what a learner would w
 # ---------------------------------------------------------------- what is tried
 
 
+def checking_cell(chapter: Chapter) -> int | None:
+    """The index of the cell that checks the parameters."""
+    return next((i for i, cell in enumerate(chapter.notebook.cells)
+                 if cell.cell_type == "code" and "check_settings(" in cell.source
+                 and "import" not in cell.source), None)  # fmt: skip
+
+
 @cache
 def limits(chapter: Chapter) -> dict[str, Range]:
     """Least and most of each parameter that is a number: the shared ones, and those given in the notebook."""
-    for cell in chapter.notebook.cells:
-        if cell.cell_type == "code" and "check_settings(" in cell.source and "import" not in cell.source:
-            nodes = list(ast.walk(ast.parse(cell.source)))
-            dicts = {node.targets[0].id: node.value for node in nodes if isinstance(node, ast.Assign)
-                     and isinstance(node.value, ast.Dict)}  # fmt: skip
-            call = next(n for n in nodes if getattr(getattr(n, "func", None), "id", "") == "check_settings")
-            given = RANGES
-            for word in call.keywords:  # name=(least, most), or **dict
-                value = ast.literal_eval(word.value if word.arg else dicts[word.value.id])
-                given = given | ({word.arg: value} if word.arg else value)
-            return given
-    return RANGES
+    index = checking_cell(chapter)
+    if index is None:
+        return RANGES
+    nodes = list(ast.walk(ast.parse(chapter.notebook.cells[index].source)))
+    assigned = [node for node in nodes if isinstance(node, ast.Assign)]
+    values = {node.targets[0].id: node.value for node in assigned if isinstance(node.targets[0], ast.Name)}
+    call = next(node for node in nodes if getattr(getattr(node, "func", None), "id", "") == "check_settings")
+    given = {}
+    for word in call.keywords:  # name=(least, most), or **dict
+        value = ast.literal_eval(word.value if word.arg else values[word.value.id])
+        given |= {word.arg: value} if word.arg else value
+    return RANGES | given
 
 
 def numbers(chapter: Chapter) -> dict[str, int | float]:
@@ -117,12 +124,6 @@ def rows(runs: list[tuple[Chapter, dict]]) -> list:
 # ---------------------------------------------------------------- trying it
 
 
-@pytest.fixture(scope="module")
-def player():
-    with Player() as process:
-        yield process
-
-
 def run(player: Player, chapter: Chapter, given: dict) -> Outcome:
     """The outcome at the size of `smoke`; a fault that is no refusal fails."""
     outcome = player.play(chapter.path, SMOKE.get(chapter.stem, {}) | given)
@@ -133,11 +134,7 @@ def run(player: Player, chapter: Chapter, given: dict) -> Outcome:
 def is_refused(player: Player, chapter: Chapter, given: dict) -> None:
     """A run with one value out of range is refused by that parameter's name, before anything trains."""
     outcome, (name,) = run(player, chapter, given), given
-    cells = chapter.notebook.cells
-    last = next(
-        i for i, cell in enumerate(cells) if "check_settings(" in cell.source and "import" not in cell.source
-    )
-    assert outcome.error.startswith(f"{name}=") and outcome.cell == last, outcome
+    assert outcome.error.startswith(f"{name}=") and outcome.cell == checking_cell(chapter), outcome
 
 
 WITH_PARAMETERS = [chapter for chapter in CHAPTERS if chapter.defaults]

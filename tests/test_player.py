@@ -2,15 +2,9 @@
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from player import Outcome, Player
+from player import Outcome
 
 from lecture_lib.course.stored import save
-
-
-@pytest.fixture(scope="module")
-def player():
-    with Player() as process:
-        yield process
 
 
 @pytest.fixture

@@ -53,10 +53,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o644)  # mkstemp makes private files; these are ordinary ones
-        with contextlib.ExitStack() as clean_up:
-            clean_up.callback(lambda: temporary.unlink(missing_ok=True))
+        try:
             yield temporary
             temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from types import ModuleType
 
 VARIABLE = "OMP_NUM_THREADS"  # what torch reads when it's loaded
 MARK = "LECTURE_THREADS"  # "course" if it was the course, not the user, that set VARIABLE
@@ -46,14 +45,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def left_to_course() -> bool:
+    """Whether the number of threads is the course's to choose: torch has what the course last gave it."""
+    return not chosen_by_user() and sys.modules["torch"].get_num_threads() == _given
+
+
+def give(threads: int) -> None:
+    """Give torch so many threads, and remember them as the course's choice."""
+    global _given
+    _given = threads
+    sys.modules["torch"].set_num_threads(threads)
+
+
 def fit_threads(parameters: int) -> int:
     """Give torch the threads that suit a model of so many parameters; returns how many it has then."""
-    global _given
-    torch: ModuleType = sys.modules["torch"]
-    if not chosen_by_user() and torch.get_num_threads() == _given:
-        _given = cores() if parameters >= LARGE else 1
-        torch.set_num_threads(_given)
-    return torch.get_num_threads()
+    if left_to_course():
+        give(cores() if parameters >= LARGE else 1)
+    return sys.modules["torch"].get_num_threads()
 
 
 def wait_awake() -> None:
@@ -71,17 +79,13 @@ def quickest_threads(work: Callable[[], object], rounds: int = 3) -> int:
     Where other programs keep the cores busy, one thread is sooner even for a large model's short steps.
     Each number gets its `rounds` in turns, after one that isn't counted; the sum of its times counts.
     """
-    global _given
-    torch: ModuleType = sys.modules["torch"]
-    if chosen_by_user() or torch.get_num_threads() != _given:
-        return torch.get_num_threads()
-    seconds = dict.fromkeys((1, cores()), 0.0)
-    for turn in range(rounds + 1):
-        for number in seconds:
-            torch.set_num_threads(number)
-            began = time.perf_counter()
-            work()
-            seconds[number] += (time.perf_counter() - began) * (turn > 0)
-    _given = min(seconds, key=seconds.get)
-    torch.set_num_threads(_given)
-    return _given
+    if left_to_course():
+        seconds = dict.fromkeys((1, cores()), 0.0)
+        for turn in range(rounds + 1):
+            for number in seconds:
+                give(number)
+                began = time.perf_counter()
+                work()
+                seconds[number] += (time.perf_counter() - began) * (turn > 0)
+        give(min(seconds, key=seconds.get))
+    return sys.modules["torch"].get_num_threads()
