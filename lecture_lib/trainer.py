@@ -54,7 +54,7 @@ __all__ = [
 
 
 def reseed(seed: int, step: int, purpose: str, piece: int = 0) -> None:
-    """Seed torch's generators for a purpose: "batch", "estimate", or the "dropout" of a piece of the batch.
+    """Seed PyTorch's generators for a purpose: "batch", "estimate", or the "dropout" of a piece of the batch.
 
     What is drawn next depends on these four alone.
     """
