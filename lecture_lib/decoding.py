@@ -1,6 +1,6 @@
 """Weights laid out for one token at a time.
 
-From notebooks/13b_generation.ipynb, section "3. What limits it: bytes per second".
+From notebooks/13b_generation.ipynb, section "3. What limits it".
 Video 1:46:22.
 Written by `lecture promote`: edit the notebook, not this file.
 """

@@ -18,6 +18,7 @@ from lecture_lib.course.drawings import (
     STAGES,
     draw_architecture,
     draw_graph,
+    draw_head_cut,
     draw_query,
     draw_transformer,
     parts,
@@ -107,6 +108,18 @@ def test_a_query_is_readable_and_meets_its_past_alone(weights):
     plt.gcf().canvas.draw()
     assert_readable(plt.gca())
     assert sum(text == "-12.34" for text, _ in written(plt.gca())) == len(weights)
+    plt.close()
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 4), (3, 1, 8), (6, 2, 5)])
+def test_the_cut_into_heads_is_readable_and_loses_no_cell(sizes):
+    T, n_head, hs = sizes
+    draw_head_cut(T, n_head, hs)
+    plt.gcf().canvas.draw()
+    axes = plt.gca()
+    assert_readable(axes)
+    shown = [patch for patch in axes.patches if matplotlib.colors.to_hex(patch.get_facecolor()) != "#ffffff"]
+    assert len(shown) == 2 * 3 * T * n_head * hs  # above and below
     plt.close()
 
 

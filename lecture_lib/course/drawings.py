@@ -1,11 +1,11 @@
-"""Drawings: the architecture from chapter 05 to 11, the Transformer, and attention between tokens."""
+"""Drawings: the architecture from chapter 05 to 11, the Transformer, attention between tokens, heads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from lecture_lib.base.errors import CourseError
 
@@ -371,6 +371,47 @@ def draw_query(labels: Sequence[str], scores: Sequence[float], weights: Sequence
     middle = columns[0] - 0.3 + width / 2
     pen.frame(middle, 3.58, width, 0.28, VALUE_EDGE, VALUE_FILL, z=3)
     pen.text(middle, 3.72, f"output at {labels[asker]}")
+
+
+def draw_table(
+    axes: Axes, x: float, y: float, columns: int, rows: int, colour: str, alpha: float = 1
+) -> None:
+    """A table of square cells whose lower left corner is (x, y)."""
+    for i in range(columns):
+        for j in range(rows):
+            cell = Rectangle((x + i, y + j), 1, 1, facecolor=colour, edgecolor="white", alpha=alpha)
+            axes.add_patch(cell)
+
+
+def draw_head_cut(T: int, n_head: int, hs: int) -> None:
+    """Queries, keys and values of a text: (T, 3C), as one product makes them, and cut into heads (T, hs)."""
+    C, shift = n_head * hs, 1.8
+    height = T + shift * (n_head - 1)  # of the sheets, one behind the other
+    table_y = height + 5
+    axes = plt.figure(figsize=(7.6, 4.0), layout="none").add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-2, 3 * C + 1), ylim=(-2.5, table_y + T + 5), aspect="equal")
+    axes.axis("off")
+    small = {"ha": "center", "va": "center", "fontsize": 8}
+    kinds = (("queries", QUERY_EDGE), ("keys", KEY_EDGE), ("values", VALUE_EDGE))
+    for part, (name, colour) in enumerate(kinds):
+        x = part * C
+        middle = x + C / 2
+        for head in range(n_head):
+            shade = 0.25 + 0.75 * head / max(1, n_head - 1)
+            draw_table(axes, x + head * hs, table_y, hs, T, colour, shade)
+            axes.text(x + (head + 0.5) * hs, table_y - 0.8, f"{head}", **small)
+            sheet_x, sheet_y = middle - (hs + shift * (n_head - 1)) / 2 + shift * head, shift * head
+            draw_table(axes, sheet_x, sheet_y, hs, T, "white")
+            draw_table(axes, sheet_x, sheet_y, hs, T, colour, shade)
+            axes.text(sheet_x + hs + 0.6, sheet_y + 0.5, f"{head}", **small)
+        axes.text(middle, table_y + T + 0.8, f"{name}: C", ha="center", color=colour)
+        arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.4}
+        axes.annotate("", (middle, height + 0.6), (middle, table_y - 1.3), arrowprops=arrow)
+        axes.text(middle, -1, f"{name[0]}: (B, n_head, T, hs)", ha="center", va="center", fontsize=9)
+    axes.text(-0.6, table_y + T / 2, "T", ha="right", va="center")
+    title = f"one product: (B, T, 3C), of which one text is drawn; here C = {C}, n_head = {n_head}, hs = {hs}"
+    axes.text(1.5 * C, table_y + T + 3.4, title, ha="center")
+    axes.text(C / 2 + 0.8, height + 2.1, "cut the columns,\nstack the heads", fontsize=9, va="center")
 
 
 def draw_graph(axes: Axes, wei: Sequence[Sequence[float]], labels: Sequence[str], title: str) -> None:
