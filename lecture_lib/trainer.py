@@ -10,12 +10,13 @@ import contextlib
 import io
 import math
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -26,25 +27,28 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lecture_lib.base.device import choose_device, describe_device
+from lecture_lib.base.device import choose_device, cuda_works, describe_device
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import write_text
 from lecture_lib.base.paths import OUT
+from lecture_lib.base.records import read_json
 from lecture_lib.batches import get_batch
 from lecture_lib.long_run import LongRun
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.recipe import warmup_cosine, weight_decay_groups
 from lecture_lib.throughput import peak_flops, training_flops
 from lecture_lib.tokenization import load_splits
-from lecture_lib.training import TrainConfig, check_loss, config_parser, estimate_loss
+from lecture_lib.training import History, TrainConfig, check_loss, config_parser, estimate_loss
 
 __all__ = [
+    "COMPILERS",
     "MODEL_OPTIONS",
     "Processes",
     "RunLog",
     "Trainer",
     "TrainerConfig",
     "command_line",
+    "compiles",
     "joined_processes",
     "new_model",
     "read_log",
@@ -212,10 +216,23 @@ class Trainer(LongRun):
             )
         half = c.dtype == "bfloat16" or (c.dtype == "auto" and on_cuda and torch.cuda.is_bf16_supported())
         self.dtype = torch.bfloat16 if half else torch.float32
-        compiled = c.compile == "on" or (c.compile == "auto" and on_cuda)
-        self.parallel = self.processes.parallel(torch.compile(self.model) if compiled else self.model)
+        model = torch.compile(self.model) if compiles(c.compile, on_cuda) else self.model
+        self.parallel = self.processes.parallel(model)
         mfu = training_flops(self.model) / count / peak_flops(self.device, self.dtype)
         self.log = RunLog(self.folder / "log.csv", c.batch_size * c.block_size, mfu)
+
+    def train(self, splits: dict[str, torch.Tensor]) -> History:
+        """As any long run; CourseError, too, if the folder holds the finished model of another run."""
+        card_file = self.folder / "model.json"
+        kept, seed = read_json(card_file), self.facts["seed"]
+        mine = {"model": asdict(self.model.config), "training": asdict(self.config), "seed": seed}
+        others = [name for name in mine if kept.get(name, mine[name]) != mine[name]]
+        if others:
+            raise CourseError(
+                f"{card_file} is the result of another run, which differs in: {', '.join(others)}; "
+                "give this run another folder, or delete that model"
+            )
+        return super().train(splits)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW, with weight decay for matrices alone."""
@@ -328,12 +345,26 @@ def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> NanoG
     return NanoGPT(NanoGPTConfig(vocab_size=vocab_size, block_size=block_size, bias=False, **sizes))
 
 
+COMPILERS = ("g++", "clang++", "c++")  # any of which torch.compile can use
+
+
+def compiles(choice: str, on_cuda: bool) -> bool:
+    """Whether to use torch.compile, by the setting of that name; CourseError if it's on and can't work."""
+    found = any(map(shutil.which, COMPILERS))
+    if choice == "on" and not found:
+        raise CourseError(
+            f"compile is on: torch.compile needs a C++ compiler, but none of {', '.join(COMPILERS)} "
+            "was found; install one, or leave the setting at auto"
+        )
+    return found and (choice == "on" or (choice == "auto" and on_cuda))
+
+
 def training_device(name: str) -> torch.device:
     """The device for a setting of that name. Of several processes, each takes a GPU, or all share the CPU.
 
     Raises CourseError for a device that this machine doesn't have.
     """
-    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = {"cpu": True, "cuda": cuda_works(), "mps": torch.backends.mps.is_available()}
     device = choose_device() if name == "auto" else torch.device(name)
     if not found[device.type]:
         have = ", ".join(kind for kind, there in found.items() if there)

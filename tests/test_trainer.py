@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -476,6 +477,32 @@ def test_an_interrupted_run_with_other_settings_is_refused(tmp_path):
         state.write_bytes(damaged)
         with pytest.raises(CourseError, match=r"state.pt is damaged.*delete it to start again"):
             make(trainer, tmp_path).train(SPLITS)
+
+
+def test_a_finished_run_is_not_replaced_by_another(tmp_path):
+    first = make(trainer, tmp_path).train(SPLITS)
+    with pytest.raises(CourseError, match=r"result of another run, which differs in: training; give"):
+        make(trainer, tmp_path, weight_decay=0.2).train(SPLITS)
+    again = make(trainer, tmp_path)
+    again.facts["seed"] += 1
+    with pytest.raises(CourseError, match="differs in: seed"):
+        again.train(SPLITS)
+    assert make(trainer, tmp_path).train(SPLITS) == first  # the same once more may be written
+    (tmp_path / "model.json").write_text("no card")
+    with pytest.raises(CourseError, match=r"model.json is damaged, or no JSON file .*delete it"):
+        make(trainer, tmp_path).train(SPLITS)
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not any(trainer.compiles(choice, on_cuda=True) for choice in ("auto", "off"))
+    with pytest.raises(
+        CourseError, match=r"compile is on: .* none of g\+\+, clang\+\+, c\+\+ was found; install"
+    ):
+        trainer.compiles("on", on_cuda=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert [trainer.compiles(choice, on_cuda=True) for choice in ("auto", "on", "off")] == [True, True, False]
+    assert not trainer.compiles("auto", on_cuda=False)
 
 
 # ---------------------------------------------------------------- settings and command line

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from .device import describe_machine
+from .errors import CourseError
 from .files import write_text
 
 
@@ -14,8 +15,18 @@ def stamp(command: str) -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file; an empty dict if there is no such file yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The content of a JSON file; an empty dict if there is no such file yet.
+
+    Raises CourseError if it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of text that isn't UTF-8
+        raise CourseError(
+            f"{path} is damaged, or no JSON file ({error}); get it again, or delete it"
+        ) from None
 
 
 def write_json(path: Path, content: dict) -> None:
