@@ -20,25 +20,25 @@ __all__ = ["ModernBlock", "RotaryAttention", "SquaredReLU", "rms_norm", "rotary_
 
 
 def rms_norm(x: torch.Tensor) -> torch.Tensor:
-    """RMSNorm without a gain: each vector with a mean square of 1, (..., C) -> (..., C)."""
+    """RMSNorm without a gain: each vector scaled to a mean square of 1, (..., C) -> (..., C)."""
     return F.rms_norm(x, (x.shape[-1],))  # Zhang and Sennrich 2019, equation 4
 
 
 def rotary_angles(T: int, hs: int) -> torch.Tensor:
-    """The angle by which pair i of a vector at place t is turned, t / 10000 ** (2i / hs): (T, hs / 2)."""
-    speeds = 10_000.0 ** (-torch.arange(0, hs, 2) / hs)  # (hs / 2,) radians a place: Su et al. 2021, 3.2.2
+    """The angle by which pair i of a vector at position t is rotated, t / 10000 ** (2i / hs): (T, hs / 2)."""
+    speeds = 10_000.0 ** (-torch.arange(0, hs, 2) / hs)  # (hs / 2,) radians a position: Su et al. 2021, 3.2.2
     return torch.arange(T)[:, None] * speeds  # (T, 1) * (hs / 2,)
 
 
 def rotate_pairs(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Each pair (i, i + hs / 2) of vectors (..., T, hs) turned by its angle, (T, hs / 2): (..., T, hs)."""
+    """Each pair (i, i + hs / 2) of vectors (..., T, hs) rotated by its angle, (T, hs / 2): (..., T, hs)."""
     a, b = x.chunk(2, dim=-1)  # (..., T, hs / 2) each
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class RotaryAttention(nn.Module):
-    """All heads of causal attention in one product, with rotary positions and normed queries and keys."""
+    """All heads of causal attention in one product, with rotary positions, queries and keys normalised."""
 
     def __init__(self, config: GPTConfig, rotary: bool = True, qk_norm: bool = True):
         super().__init__()
@@ -68,7 +68,7 @@ class SquaredReLU(nn.Module):
 
 
 class ModernBlock(nn.Module):
-    """Attention and feed-forward with what 2019 to 2021 brought, any of which can be left out."""
+    """Attention and feed-forward with what 2019 to 2021 brought, each of which can be left out."""
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ def relu_is_squared(library):
 
 @block.holds
 def each_choice_changes_the_block(library):
-    """Under the same seed, a block that lacks one thing answers otherwise."""
+    """Under the same seed, a block that lacks one thing gives other outputs."""
     x, outs = 3 * draw(1, 16, 16), []
     for left_out in ({}, {"rotary": False}, {"qk_norm": False}, {"squared_relu": False}):
         torch.manual_seed(0)
