@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -206,6 +207,12 @@ def test_the_device_is_chosen_in_order_and_named(monkeypatch):
     assert device.choose_device().type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device.choose_device().type == "cuda"
+
+
+def test_a_driver_too_old_for_torch_is_no_device_and_no_warning(monkeypatch, recwarn):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(warnings.warn("too old", stacklevel=1)))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device.choose_device().type == "cpu" and not recwarn.list
 
 
 def test_loss_curves_draws_both_splits_and_each_reference():

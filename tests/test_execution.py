@@ -321,6 +321,18 @@ def test_other_parameters_are_tried_instead_of_all_else(monkeypatch):
     assert [targets[:3] for targets in asked] == [["tests/test_parameters.py", "-m", "grid"]]
 
 
+def test_every_notebook_is_tested_once_and_the_long_ones_begin(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "check_command", lambda arguments: 0)
+    monkeypatch.setattr(cli, "pytest", lambda targets, environment: asked.append(targets) or 0)
+    cli.main(["test"])
+    cli.nbval_as_on(cli.OTHER_MACHINES[0])
+    suite, notebooks = asked
+    assert [target for target in suite if target != "tests"] == notebooks
+    assert sorted(notebooks) == sorted(str(chapter.path) for chapter in all_chapters())
+    assert suite.index("tests") == len(cli.LONG)
+
+
 def test_help_waits_for_no_torch():
     script = "import sys; from lecture_lib.course.cli import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ def clone(tmp_path):
 
 
 def would_do(folder: Path) -> str:
-    """What `make check` would do in the folder, as a shell of its own sees it: not as a part of `make test`."""
+    """What `make check` would do in the folder, called from a shell, not from the make that tests."""
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         ["make", "-n", "check"], cwd=folder, env=alone, capture_output=True, text=True, check=True

@@ -1,6 +1,7 @@
 """The speedrun's races, their ablations, and the benchmark."""
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,7 @@ from kit import refusals
 from lecture_lib import speedrun
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import ROOT
+from lecture_lib.base.threads import SPIN
 from lecture_lib.course import sampling
 from lecture_lib.course.experiments import bench, races
 from lecture_lib.gpt import GPTConfig
@@ -152,7 +154,7 @@ def test_the_table_goes_between_the_marks_and_nowhere_else():
     assert renewed.startswith(f"before\n{bench.BEGIN}\n| measured | model | ratio |")
     assert renewed.endswith(f"{bench.END}\nafter\n") and "old" not in renewed
     assert "| training, small | fast | 2.50 | 2,500 | 62% |" in renewed
-    assert "| a training step of, in ms | idle, 1 thread | beside a busy program, 1 thread |" in renewed
+    assert "| milliseconds | idle, 1 thread | beside a busy program, 1 thread |" in renewed
     assert "| tiny | 1.0 | 1,234.6 |" in renewed
     assert "below 1.88 (to 1.70) in 10 s; below 1.48 (to 1.47) in 30 s." in renewed
     assert bench.put_into(renewed, RESULTS) == renewed
@@ -185,6 +187,13 @@ def test_a_step_is_timed_with_each_number_of_threads_and_beside_a_busy_program(m
     (found,) = bench.threads({"step": lambda: used.append(torch.get_num_threads())}, rounds=1).values()
     assert list(found) == ["idle, 1 thread", "idle, 2 threads", "busy, 1 thread", "busy, 2 threads"]
     assert set(used) == {1, 2} and torch.get_num_threads() == before
+
+
+def test_writing_is_measured_with_threads_that_wait_awake(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "given by the user")
+    assert bench.awake(os.getenv, "GOMP_SPINCOUNT") == "given by the user"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert bench.awake(os.getenv, "GOMP_SPINCOUNT") == SPIN["GOMP_SPINCOUNT"]
 
 
 def test_a_token_is_timed_after_the_first():

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,11 +10,18 @@ import torch
 
 def choose_device() -> torch.device:
     """CUDA if there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
+    if cuda_works():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def cuda_works() -> bool:
+    """Whether torch can compute with CUDA; without torch's warning where the driver is too old for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.cuda.is_available()
 
 
 def describe_device(device: torch.device) -> str:

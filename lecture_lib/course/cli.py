@@ -12,8 +12,10 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, SHIPPED, check_project
 from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
-PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile"]
+PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile",
+          "--no-loadscope-reorder"]  # fmt: skip
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
+LONG = ("11", "14c", "14b", "10", "09", "13c", "12b", "16c")  # chapters of a minute or more, longest first
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
 
@@ -240,18 +242,32 @@ def test_command(arguments: argparse.Namespace) -> int:
             return int(any(failures))
         if arguments.parameters:
             return pytest(["tests/test_parameters.py", "-m", "grid", "--dist", "load"], fixed(1))
-        return check_command(arguments) or pytest(["tests", "notebooks"], fixed(1))
+        long, short = notebooks_by_length()  # the short ones last: then no worker waits long for the other
+        return check_command(arguments) or pytest([*long, "tests", *short], fixed(1))
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
     """The exit status of nbval over all notebooks, under a machine's environment variables."""
     settings = " ".join(f"{name}={value}" for name, value in machine.items() if value)
     print(f"\nnbval with {settings}", flush=True)
-    return pytest(["notebooks"], machine)
+    long, short = notebooks_by_length()
+    return pytest([*long, *short], machine)
+
+
+def notebooks_by_length() -> tuple[list[str], list[str]]:
+    """The paths of the notebooks that take a minute or more, longest first, and of the others."""
+    from .chapters import all_chapters, find_chapter
+
+    long = [find_chapter(label) for label in LONG]
+    short = [chapter for chapter in all_chapters() if chapter not in long]
+    return [str(chapter.path) for chapter in long], [str(chapter.path) for chapter in short]
 
 
 def pytest(targets: list[str], environment: dict[str, str]) -> int:
-    """The exit status of pytest with nbval, side by side by file: as many workers as there are cores for."""
+    """The exit status of pytest with nbval, side by side by file: as many workers as there are cores for.
+
+    The targets are begun in the order given.
+    """
     workers = CORES // int(environment[VARIABLE])
     command = [*PYTEST, "-n", str(workers), *targets]
     return subprocess.call(command, cwd=ROOT, env={**os.environ, **environment})

@@ -4,10 +4,12 @@ Every comparison takes its measurements in turns, so that a machine which slows 
 results go to `data/recorded/bench.json`, a picture beside it and a table into the README.
 """
 
+import multiprocessing
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,7 +23,7 @@ import torch
 from lecture_lib.base.files import replacing, write_text
 from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.base.records import stamp, write_json
-from lecture_lib.base.threads import cores
+from lecture_lib.base.threads import cores, wait_awake
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.course.plots import use_style
@@ -138,17 +140,32 @@ def token_rates(ways: dict[str, Callable[[], Iterator]], rounds: int) -> dict[st
     return {name: {"ratio": rate / first, "tokens per second": rate} for name, rate in rates.items()}
 
 
+def awake(measure: Callable, *arguments):
+    """What `measure` returns in a process whose threads wait awake, as those of `lecture sample` do."""
+    wait_awake()  # for processes begun from here on: this one has loaded torch
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, (cores(),)) as process:
+        return process.submit(measure, *arguments).result()
+
+
+def writing(config: GPTConfig) -> dict[str, dict[str, float]]:
+    """What `threads` finds for a few tokens written by chapter 13's model, its layers laid out for that."""
+    model, idx = for_writing(from_gpt(GPT(config))), torch.zeros(1, 1, dtype=torch.long)
+    name = "to write 16 characters: the lecture's full size"
+    return threads({name: lambda: model.generate(idx, 16)}, rounds=2)
+
+
 def rung_steps() -> dict[str, Callable]:
     """A training step of each size of the course's models, on as many tokens as its chapter takes."""
     layer_norm = partial(LayerNormModel, vocab_size=65, block_size=8, n_embd=32, n_head=4, n_layer=3)
     shipped = GPTConfig(block_size=128, n_embd=128)
     makers = {
-        "chapter 03's": (lambda _: BigramLanguageModel(65), GPTConfig(block_size=8), 32),
-        "chapter 10's": (lambda _: layer_norm(), GPTConfig(block_size=8), 32),
-        "chapter 11's": (GPT, GPTConfig(), 16),
-        "the small one in data/checkpoint": (GPT, shipped, 16),
-        "twice as large": (GPT, replace(shipped, n_embd=192), 16),
-        "the lecture's full size": (MODELS["chapter 13, all heads at once"], LECTURE, 4),
+        "a training step: chapter 03": (lambda _: BigramLanguageModel(65), GPTConfig(block_size=8), 32),
+        "a training step: chapter 10": (lambda _: layer_norm(), GPTConfig(block_size=8), 32),
+        "a training step: chapter 11": (GPT, GPTConfig(), 16),
+        "a training step: the small model in data/checkpoint": (GPT, shipped, 16),
+        "a training step: twice as large": (GPT, replace(shipped, n_embd=192), 16),
+        "a training step: the lecture's full size": (MODELS["chapter 13, all heads at once"], LECTURE, 4),
     }
     return {name: training_step(*maker) for name, maker in makers.items()}
 
@@ -237,9 +254,9 @@ def benchmark(rounds: int = 3) -> dict:
         "training, the lecture's size and dropout, 64 x 256": training(
             replace(LECTURE, dropout=0.2), 64, 2, MODELS | FAST_KERNEL
         ),
-        "sampling, the lecture's size, near the full context": sampling(LECTURE, 64, 3),
-        "sampling, the lecture's size, a long text": long_text(LECTURE, 3),
-        "threads": threads(rung_steps(), rounds=2),
+        "sampling, the lecture's size, near the full context": awake(sampling, LECTURE, 64, 3),
+        "sampling, the lecture's size, a long text": awake(long_text, LECTURE, 3),
+        "threads": threads(rung_steps(), rounds=2) | awake(writing, LECTURE),
         "growth": growth(rounds=2),
         "to a loss": short_races(),
     }
@@ -276,10 +293,10 @@ def rows(results: dict) -> list[tuple[str, ...]]:
 
 
 def thread_rows(results: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
-    """The milliseconds of a step against threads as a table, a heading first."""
+    """The milliseconds of each piece of work against threads as a table, a heading first."""
     first = next(iter(results.values()))
     heading = (
-        "a training step of, in ms",
+        "milliseconds",
         *(name.replace("busy", "beside a busy program") for name in first),
     )
     return [heading, *((name, *(f"{ms:,.1f}" for ms in found.values())) for name, found in results.items())]
