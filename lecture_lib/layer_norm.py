@@ -40,7 +40,7 @@ class LayerNorm(nn.Module):
 class Block(ResidualBlock):
     """A Transformer block: communication, then computation, each on a normalised copy of the stream.
 
-    The norms stand before `sa` and `ffwd`, not after the sum as in Vaswani et al. 2017 (video 1:32:51;
+    The norms come before `sa` and `ffwd`, not after the sum as in Vaswani et al. 2017 (video 1:32:51;
     Xiong et al. 2020), so that the stream itself stays untouched from the first block to the last.
     `bias=False` makes norms without a shift, for chapter 13.
     """

@@ -22,10 +22,10 @@ def causal_mask(T: int) -> torch.Tensor:
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> None:
-    """Raise ValueError or TypeError, naming what came and what was expected, if they don't fit together."""
+    """Raise ValueError or TypeError, naming what was given and expected, if they don't fit together."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"{shapes}: expected q and k of one head size, in the last dimension")
+        raise ValueError(f"{shapes}: expected q and k of the same head size, in the last dimension")
     if k.shape[-2] != v.shape[-2]:
         raise ValueError(f"{shapes}: expected as many values as keys, in the dimension before the last")
     try:

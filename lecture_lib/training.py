@@ -167,7 +167,7 @@ def train(
     config: TrainConfig,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> History:
-    """Train `model` in place, with `adamw` unless another optimizer is given (video 38:00)."""
+    """Train `model` in place, with `adamw` by default; return the estimates (video 38:00)."""
     history = History()
     for _ in training_steps(model, splits, config, optimizer or adamw(model, config), history):
         pass

@@ -181,7 +181,7 @@ def test_errata_replace_in_order():
     assert apply_errata("aax", errata, "A Play") == "cx"
 
 
-MISSING = "the opening of Richard III, in its place"
+MISSING = "the opening of Richard III, or has it out of order"
 test_what_is_refused = refusals(
     (CourseError, MISSING, corpus.play_spans, PLAYS[0].opening),
     (CourseError, MISSING, corpus.play_spans, PLAYS[1].opening + PLAYS[0].opening),
@@ -275,7 +275,7 @@ def test_a_wrong_text_is_refused(folder, shelf, server, good_text):
 
 def test_a_truncated_text_is_refused(folder, shelf, server, good_text):
     server.body, server.declared_length = good_text[:500_000], len(good_text)
-    refused(folder, server, "500000 bytes came, expected 1115394", requests=1)
+    refused(folder, server, "got 500000 bytes, expected 1115394", requests=1)
 
 
 def test_when_neither_source_answers_the_message_tells_of_both(folder, shelf, server):

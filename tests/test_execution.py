@@ -224,8 +224,8 @@ def test_the_others_go_on_when_one_fails_or_is_killed(tiny, tmp_path):
     assert {stem for stem, time in rows.items() if time == "failed"} == {"02_tiny", "03_tiny", "04_tiny"}
     assert {"01_tiny", "05_tiny"} < set(rows)
     assert "AssertionError: no" in errors and "02_tiny failed; what ran so far is in" in errors
-    assert "03_tiny: its kernel died in cell 3, perhaps for want of memory" in errors
-    assert "04_tiny: its process was killed, perhaps for want of memory" in errors
+    assert "03_tiny: its kernel died in cell 3, perhaps out of memory" in errors
+    assert "04_tiny: its process was killed, perhaps out of memory" in errors
     assert errors.count("Traceback") == 1  # that of the assertion
 
 

@@ -32,7 +32,9 @@ def test_what_the_system_refuses_is_said_in_a_sentence_and_nothing_is_lost(old, 
 
     monkeypatch.setattr(Path, "write_text", refuse)
     advice = "Free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "must be a folder"
-    with pytest.raises(CourseError, match=rf"kept\.json cannot be had: .*{os.strerror(number)}.*{advice}"):
+    with pytest.raises(
+        CourseError, match=rf"kept\.json can't be read or written: .*{os.strerror(number)}.*{advice}"
+    ):
         write_json(old, {"new": 1})
     check_kept(old)
 
@@ -40,7 +42,10 @@ def test_what_the_system_refuses_is_said_in_a_sentence_and_nothing_is_lost(old, 
 def test_a_disk_that_fills_up_under_torch_is_named(old, monkeypatch):
     """Torch says "unexpected pos" then; whether the disk is full is asked of the system."""
     monkeypatch.setattr(files, "disk_is_full", lambda folder: folder == old.parent)
-    with pytest.raises(CourseError, match=r"kept\.json cannot be had: no space left"), files.replacing(old):
+    with (
+        pytest.raises(CourseError, match=r"kept\.json can't be written: no space left"),
+        files.replacing(old),
+    ):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
     check_kept(old)
 

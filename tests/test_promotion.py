@@ -166,7 +166,7 @@ RUNS = "cell 7: an exported cell may only import, define"
         (f"N = 1\n#| export\n{TRIPLE}", "has '#| export'; expected"),
         (f" #| export\n{TRIPLE}".replace(" #", "\n#"), "has '#| export'; expected"),
         ("%matplotlib inline", "cell 7: not plain Python, line 1"),
-        ("#| export\nimport json\ndef f():\n    return json", "imports beside definitions"),
+        ("#| export\nimport json\ndef f():\n    return json", "mixes imports and definitions"),
         ("#| export\nreturn", RUNS),
         ("from time import time as double", "cell 3: Redefinition of unused `double`"),
     ],

@@ -160,7 +160,7 @@ def zeros(*shape, dtype=torch.float32):
 
 x, mask = zeros(2, 3, 4), {"dtype": torch.bool}
 test_what_is_refused = refusals(
-    ("expected q and k of one head size", attention, x, zeros(2, 3, 5), x),
+    ("expected q and k of the same head size", attention, x, zeros(2, 3, 5), x),
     ("expected as many values as keys", attention, x, x, zeros(2, 2, 4)),
     ("expected leading dimensions that broadcast", attention, x, zeros(3, 3, 4), zeros(3, 3, 4)),
     ("mask has shape (3, 2); expected one that broadcasts", attention, x, x, x, zeros(3, 2, **mask)),

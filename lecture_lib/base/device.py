@@ -25,21 +25,22 @@ def cuda_works() -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """What a person calls the device, e.g. `cpu (x86_64, 2 threads)`."""
+    """A readable name for the device, e.g. `cpu (x86_64, 2 threads)`."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
         return "mps (Apple GPU)"
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
 
 
 def describe_machine() -> str:
-    """Processor, cores and torch's version, to stand beside a recorded number."""
+    """Processor, cores and torch's version, to be stored with a recorded number."""
     return f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it, else its architecture."""
+    """The processor's name as Linux reports it; elsewhere, its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -15,24 +15,24 @@ from .errors import CourseError
 
 @contextlib.contextmanager
 def explaining_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says of `path` into a CourseError with advice."""
+    """Turn the system's errors about `path` into a CourseError with advice."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise CourseError(f"{path} cannot be had: {error}. {advice(path, full)}") from error
+        raise CourseError(f"{path} can't be read or written: {error}. {advice(path, full)}") from error
     except RuntimeError as error:  # torch's way of saying that the disk is full
         if not disk_is_full(path.parent):
             raise
-        raise CourseError(f"{path} cannot be had: no space left. {advice(path, True)}") from error
+        raise CourseError(f"{path} can't be written: no space left. {advice(path, True)}") from error
 
 
 def advice(path: Path, full: bool) -> str:
-    """What to do where `path` can't be read or written."""
+    """What to do if `path` can't be read or written."""
     if full:
         return "Free some space there and run the same command again."
     must = "must be a folder that you may read and write"
-    return f"{path.parent} {must}: mend that and run the same command again."
+    return f"{path.parent} {must}: fix that and run the same command again."
 
 
 def disk_is_full(folder: Path) -> bool:
@@ -44,8 +44,8 @@ def disk_is_full(folder: Path) -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place if the block succeeds, remove it if not.
 
-    Its name is this call's alone, so two processes may write the same file at once: the last one wins, whole.
-    Raises CourseError where the folder can't be written to, or the disk is full; what was there stays.
+    Its name belongs to this call alone, so two processes may write the same file at once: the last one wins.
+    Raises CourseError if the folder can't be written to or the disk is full; the old content stays.
     """
     with explaining_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,9 +68,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Within it, no other process is `alone_in` the folder, which is made if need be.
+    """Hold `folder`, made if it is missing, for this process alone while the block runs.
 
-    Raises CourseError at once if another one is. A process that ends, however it ends, gives the folder free.
+    Raises CourseError at once if another process holds it. However a process ends, its hold ends with it.
     """
     lock = folder / ".lock"
     with explaining_os_errors(lock):

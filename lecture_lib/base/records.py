@@ -1,4 +1,4 @@
-"""Recorded results: JSON files that say which command made them, on which machine and when."""
+"""Recorded results: JSON files that say which command made them, where and when."""
 
 import json
 from datetime import date
@@ -10,7 +10,7 @@ from .files import write_text
 
 
 def stamp(command: str) -> dict[str, str]:
-    """What stands beside every recorded number: the command that made it, the machine and today's date."""
+    """What is stored with every recorded number: the command that made it, the machine and today's date."""
     return {"command": command, "machine": describe_machine(), "date": date.today().isoformat()}
 
 

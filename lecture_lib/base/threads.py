@@ -20,17 +20,17 @@ _given = 1  # threads that the course last gave to torch
 
 
 def fixed(threads: int) -> dict[str, str]:
-    """Environment variables with which a process, and those that it starts, keep to so many threads."""
+    """Environment variables that keep a process, and those that it starts, to that many threads."""
     return {VARIABLE: str(threads), MARK: ""}
 
 
 def chosen_by_user() -> bool:
-    """Whether the number of threads was set from outside."""
+    """Whether the user set the number of threads."""
     return VARIABLE in os.environ and os.environ.get(MARK) != "course"
 
 
 def begin_with_one() -> None:
-    """Give torch one thread, whether it's loaded yet or not; done as soon as `lecture_lib` is imported."""
+    """Give torch one thread, whether or not it's loaded yet; called when `lecture_lib` is imported."""
     if chosen_by_user():
         return
     if "torch" in sys.modules:
@@ -46,38 +46,38 @@ def cores() -> int:
 
 
 def left_to_course() -> bool:
-    """Whether the number of threads is the course's to choose: torch has what the course last gave it."""
+    """Whether the course may choose the number of threads: torch still has what the course last gave it."""
     return not chosen_by_user() and sys.modules["torch"].get_num_threads() == _given
 
 
 def give(threads: int) -> None:
-    """Give torch so many threads, and remember them as the course's choice."""
+    """Give torch that many threads, and remember the number as the course's choice."""
     global _given
     _given = threads
     sys.modules["torch"].set_num_threads(threads)
 
 
 def fit_threads(parameters: int) -> int:
-    """Give torch the threads that suit a model of so many parameters; returns how many it has then."""
+    """Give torch as many threads as suit a model with that many parameters; return how many it has then."""
     if left_to_course():
         give(cores() if parameters >= LARGE else 1)
     return sys.modules["torch"].get_num_threads()
 
 
 def wait_awake() -> None:
-    """Keep torch's waiting threads awake for a moment, which serves many short products in a row.
+    """Keep torch's waiting threads awake for a moment, which speeds up many short products in a row.
 
-    As when a text is written: there, waking a thread takes as long as its share of the work. For a process
+    Writing text is an example: there, waking a thread takes as long as its share of the work. For a process
     that hasn't loaded torch yet; the user's choice stands.
     """
     os.environ |= {name: value for name, value in SPIN.items() if name not in os.environ}
 
 
 def quickest_threads(work: Callable[[], object], rounds: int = 3) -> int:
-    """Give torch one thread or all cores, whichever does `work` sooner at this moment; returns how many.
+    """Give torch one thread or all cores, whichever does `work` faster at this moment; return how many.
 
-    Where other programs keep the cores busy, one thread is sooner even for a large model's short steps.
-    Each number gets its `rounds` in turns, after one that isn't counted; the sum of its times counts.
+    Where other programs keep the cores busy, one thread is faster even for a large model's short steps.
+    The two take turns, `rounds` each after one that isn't counted; the smaller total wins.
     """
     if left_to_course():
         seconds = dict.fromkeys((1, cores()), 0.0)

@@ -27,7 +27,7 @@ class Chapter:
 
     @property
     def label(self) -> str:
-        """What the chapter is called by, two digits and for further parts a letter; chapters sort by it."""
+        """Two digits, and a letter for a further part; chapters sort by it."""
         return self.stem.split("_")[0]
 
     @property
@@ -69,7 +69,7 @@ def video_times(text: str) -> str:
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook; CourseError if it's not there or is not one."""
+    """Read a notebook; CourseError if there is no such file, or if it's not a notebook."""
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile",
           "--no-loadscope-reorder"]  # fmt: skip
-CORES = 2  # what course and suite are planned for: so many notebooks at a time, with a thread each
+CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
 LONG = ("11", "14c", "14b", "10", "09", "13c", "12b", "16c")  # chapters of a minute or more, longest first
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lecture: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nlecture: interrupted", file=sys.stderr)
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush fails too
     return 1
 
@@ -64,10 +64,10 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                      help="set one parameter of the chapter")  # fmt: skip
 
     sample = command(sample_command)
-    sample.add_argument("--prompt", default="\n", help="what the text begins with (default: a line end)")
+    sample.add_argument("--prompt", default="\n", help="what the text begins with (default: a newline)")
     sample.add_argument("--length", type=int, default=500, help="characters to add (default: %(default)s)")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1 is careful, above 1 is wild")
-    sample.add_argument("--top-k", type=int, help="draw among the k likeliest characters (default: all)")
+    sample.add_argument("--top-k", type=int, help="draw from the k most likely characters (default: all)")
     sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
     sample.add_argument("--exact", action="store_true",
                         help="beyond the context, forget one character at a time: slower")  # fmt: skip
@@ -113,7 +113,7 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
 
 
 def corpus_command(arguments: argparse.Namespace) -> int:
-    """Build and verify tiny Shakespeare, unless it is there."""
+    """Build and verify tiny Shakespeare, if it isn't there yet."""
     from lecture_lib.base.corpus import build_corpus
 
     print(build_corpus(DATA))
@@ -144,7 +144,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def sample_command(arguments: argparse.Namespace) -> int:
-    """Write text with a trained model, as it is drawn."""
+    """Write text with a trained model, character by character."""
     wait_awake()
     from .sampling import load_writer, stream_text
 
@@ -165,8 +165,8 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 
 def print_streamed(prompt: str, characters: Iterator[str]) -> int:
-    """Print the prompt and, each as it comes, the characters; returns how many they were."""
-    first = next(characters, "")  # what is refused is refused here, with nothing printed
+    """Print the prompt and the characters, each as it comes; return how many there were."""
+    first = next(characters, "")  # bad input is refused here, before anything is printed
     print(prompt + first, end="", flush=True)
     written = len(first)
     for character in characters:

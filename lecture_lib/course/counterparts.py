@@ -1,4 +1,4 @@
-"""PyTorch's own modules with the weights of ours, to be compared with."""
+"""PyTorch's own modules with the weights of ours, for comparison."""
 
 from collections.abc import Iterator
 

@@ -32,8 +32,8 @@ from .stored import QUIET_KERNEL
 from .tables import aligned
 
 PRESETS = NOTEBOOKS / "presets.toml"
-START_SECONDS = 60  # that a kernel may take to answer for the first time
-KILLED = "perhaps for want of memory: close other programs, or try a smaller size (-p, --preset smoke)"
+START_SECONDS = 60  # that a kernel may take to give its first answer
+KILLED = "perhaps out of memory: close other programs, or try a smaller size (-p, --preset smoke)"
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
@@ -42,7 +42,7 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Result:
-    """What running one chapter left behind; `failure` says why it didn't get to its end, if it didn't."""
+    """What running one chapter left behind; if it didn't reach its end, `failure` says why."""
 
     chapter: Chapter
     seconds: float
@@ -105,12 +105,12 @@ def typed(name: str, value: str | Value, kind: str) -> Value:
 def run_chapters(
     chapters: list[Chapter], preset: str, given: dict[str, str], out: Path = OUT, *, side_by_side: int = 1
 ) -> Iterator[Result]:
-    """Execute the chapters in order, `side_by_side` at a time, under a bar; one alone is followed.
+    """Execute the chapters in order, `side_by_side` at a time, under a bar; show what a single one prints.
 
-    Yields their results as they come; a chapter that fails doesn't keep the others from running. One alone
-    that fails raises CourseError.
+    Yields their results as they come; a chapter that fails doesn't keep the others from running. A single
+    chapter that fails raises CourseError.
     """
-    # Every chapter's parameters are checked before the first one runs.
+    # All chapters' parameters are checked before the first chapter runs.
     plans = [(chapter, resolve(chapter, preset, given)) for chapter in chapters]
     if len(plans) == 1:
         yield run_chapter(*plans[0], out, follow=True)
@@ -162,9 +162,9 @@ def begin_worker() -> None:
 def run_chapter(
     chapter: Chapter, parameters: dict[str, Value], out: Path = OUT, follow: bool = False
 ) -> Result:
-    """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk also when a cell fails.
+    """Execute one chapter with papermill into `out/NN_name/`. What ran is on disk even if a cell fails.
 
-    With `follow`, what its cells print appears at once, as a long training run wants. Raises CourseError if
+    With `follow`, what its cells print appears at once, for long training runs. Raises CourseError if
     it fails, or if another run of the chapter is under way.
     """
     with alone_in(out / chapter.stem), explaining_os_errors(out / chapter.stem / chapter.path.name):
@@ -172,7 +172,7 @@ def run_chapter(
 
 
 def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: bool) -> Result:
-    """What `run_chapter` does, in a folder that is its own."""
+    """What `run_chapter` does once the chapter's folder is its own."""
     executed = out / chapter.stem / chapter.path.name
     started, began = time.time(), time.perf_counter()
     try:
@@ -233,7 +233,7 @@ def save_pictures(executed: Path) -> Path | None:
 
 
 def table(results: list[Result]) -> str:
-    """A line a chapter: time, losses, the lecture's number, and where the picture (or the copy) lies."""
+    """A line for each chapter: time, losses, the lecture's number, and where the picture (or the copy) is."""
     rows = [("chapter", "time", "train", "val", "lecture", "picture or notebook")]
     for result in sorted(results, key=lambda result: result.chapter.label):
         losses = result.losses or {}

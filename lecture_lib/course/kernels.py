@@ -1,4 +1,4 @@
-"""The surroundings of a kernel: this interpreter and none of the user's habits, whatever is installed."""
+"""A kernel's environment: this interpreter and none of the user's settings, whatever is installed."""
 
 import os
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ LEAKING = (
 
 @contextmanager
 def own_kernels(isolated: bool = True) -> Iterator[None]:
-    """Within it, every kernel that is started runs this interpreter, whatever is called python3 elsewhere.
+    """While the block runs, every new kernel uses this interpreter, whatever python3 means elsewhere.
 
-    `isolated` ones see nothing of the user's IPython profile, nor variables that change what comes out.
+    `isolated` kernels see neither the user's IPython profile nor variables that would change their outputs.
     """
     before = dict(os.environ)
     with TemporaryDirectory(prefix="lecture-kernels-") as folder:

@@ -40,7 +40,7 @@ def lecture_shown(stem: str, run: dict) -> str:
 
 
 def record_run(stem: str, history, *, parameters: int, seed: int, settings: Mapping, out: Path = OUT) -> None:
-    """Remember a training run of chapter `stem` on this machine: its settings, its end, and the way there.
+    """Remember a training run of chapter `stem` on this machine: settings, final losses and history.
 
     `history` has `steps`, `train` and `val`, equally long; losses in nats per character. `settings` holds the
     values of the chapter's parameters, among others: a notebook's `globals()` will do. Only a run with the
@@ -57,7 +57,7 @@ def record_run(stem: str, history, *, parameters: int, seed: int, settings: Mapp
 
 
 def remember(stem: str, run: dict, out: Path = OUT) -> None:
-    """Remember what a run of chapter `stem` on this machine came to."""
+    """Remember the result of a run of chapter `stem` on this machine."""
     write_json(out / stem / OWN, run)
 
 
@@ -108,9 +108,9 @@ def earlier_curves(stem: str, folder: Path = SEEDS) -> dict[str, dict[str, list]
 
 
 def ladder_table(out: Path = OUT) -> str:
-    """A line a rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest.
+    """A line per rung: the lecture's validation loss, ours over the recorded seeds, this machine's latest.
 
-    A number that belongs to another size of model than the lecture's says so.
+    A number from a model of another size than the lecture's says so.
     """
     rows = [COLUMNS]
     for stem, numbers in lecture_numbers().items():
@@ -132,7 +132,7 @@ def row(numbers: dict, recorded: str, run: dict | None) -> tuple[str, ...]:
 
 
 def other_size(run: dict, numbers: dict) -> str:
-    """A remark on a run of a model that hasn't as many parameters as the lecture's."""
+    """A remark if a run's model doesn't have as many parameters as the lecture's."""
     return "" if run["parameters"] == numbers["parameters"] else f" ({run['parameters']:,} parameters)"
 
 

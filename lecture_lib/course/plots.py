@@ -30,14 +30,14 @@ def use_style() -> None:
 
 
 def visible(character: str) -> str:
-    """The character as it can be drawn: a space and a line end get a sign of their own."""
+    """The character as it is drawn: a space and a newline get a sign of their own."""
     return {" ": "␣", "\n": "↵"}.get(character, character)
 
 
 def loss_curves(history, references: dict[str, float], title: str) -> Axes:
     """Train and validation loss (nats per character) over optimizer steps, on one axes.
 
-    `history` has `steps`, `train` and `val`, equally long; each of `references` becomes a labelled level.
+    `history` has `steps`, `train` and `val`, equally long; each of `references` becomes a labelled line.
     """
     _, axes = plt.subplots()
     axes.plot(history.steps, history.train, color=TRAIN, marker="o", markersize=3, label="train")
@@ -65,7 +65,7 @@ def ladder_curves(history, stem: str, title: str) -> Axes:
 
 
 def reference_line(axes: Axes, level: float, label: str, side: str = "right") -> None:
-    """A dashed level with its name written on it, on the right or on the left."""
+    """A dashed line at a level, with its name written on it, on the right or on the left."""
     axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1)
     axes.annotate(
         f"{label}: {level:.2f}",

@@ -30,7 +30,7 @@ from .references import cited_papers
 from .tables import aligned
 
 PACKAGE = "lecture_lib"
-# What somebody who meant the directive may have written: in another case, with other spaces, further down.
+# A misspelt directive: in another case, with other spaces, or further down in the cell.
 MEANT = re.compile(r"(?mi)^[ \t]*#+[ \t]*(?:\|.*|exports?)[ \t]*$")
 DIRECTIVE = re.compile(r"\A#\| export(?: +(?P<module>[a-z]\w*))?(?:: *(?P<title>\S.*?))? *\n")
 QUICK_CALL = re.compile(r"range|partial|torch\.(arange|combinations)|\w+Config")  # a constant may make these
@@ -198,7 +198,9 @@ def only_defines(cell: Cell) -> None:
                 f"or a Config; this would run on import: {ast.unparse(statement).splitlines()[0]}"
             )
     if 0 < len(cell.imports) < len(cell.tree.body):
-        raise CourseError(f"{cell}: an exported cell holds imports beside definitions; put them in another")
+        raise CourseError(
+            f"{cell}: an exported cell mixes imports and definitions; put the imports in a cell of their own"
+        )
 
 
 def is_constant(statement: ast.stmt) -> bool:
@@ -264,7 +266,7 @@ def docstring(module: Module) -> str:
 
 
 def refusal(module: Module, complaint: dict) -> str:
-    """What ruff says of a drafted module, told of the cell that the line comes from."""
+    """Ruff's complaint about a drafted module, as a complaint about the cell that the line comes from."""
     start, end = complaint["location"], complaint["end_location"]
     line = Path(complaint["filename"]).read_text(encoding="utf-8").splitlines()[start["row"] - 1]
     cell = module.cell_with(line)
@@ -357,7 +359,7 @@ def check(notebooks: Path = NOTEBOOKS, library: Path = LIBRARY) -> list[str]:
 
 
 def differences(modules: dict[str, Module], library: Path) -> list[str]:
-    """The files that aren't as the notebooks have them, each with its differing lines."""
+    """The files that differ from what the notebooks export, each with its differing lines."""
     problems = []
     for path, expected in generated(modules, library).items():
         name, found, module = path.relative_to(library.parent), read(path), modules.get(path.stem)
@@ -428,7 +430,7 @@ for name in names:
 
 
 def failed_imports(modules: dict[str, Module], library: Path) -> list[str]:
-    """Import each module where no other of the library is imported yet: it must succeed and say nothing."""
+    """Import each module in a fresh process: it must succeed and print nothing."""
     with TemporaryDirectory() as folder:
         names = [f"{library.name}.{name}" for name in modules]
         subprocess.run(

@@ -1,4 +1,4 @@
-"""Text from a trained model, as it is written, for those who want to read before they have trained one."""
+"""Text from a trained model, character by character, for a reader who hasn't trained one yet."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[Autoregressiv
     """The model in `checkpoint` (with or without suffix), laid out for writing, and its tokenizer.
 
     With `bfloat16` its weights are rounded to half the bytes. A large model gets one thread or all cores,
-    whichever writes sooner on the machine as busy as it is. Raises CourseError for a checkpoint that can't
+    whichever writes faster on this machine at this moment. Raises CourseError for a checkpoint that can't
     be read, or one whose model has no such choice.
     """
     model, tokenizer = load_named(checkpoint)
@@ -66,7 +66,7 @@ def stream_text(
     top_k: int | None = None,
     exact: bool = False,
 ) -> Iterator[str]:
-    """`length` characters that go on from the prompt, each as soon as it is drawn.
+    """`length` characters that continue the prompt, each as soon as it is drawn.
 
     When the text outgrows the context, half of the context is forgotten at once, so that a character costs
     the same in a long text as in a short one. With `exact`, one character is forgotten at a time, as in
@@ -92,7 +92,7 @@ def stream_text(
 def one_by_one(
     model: AutoregressiveModel, idx: torch.Tensor, length: int, dials: dict
 ) -> Iterator[torch.Tensor]:
-    """What a model that has no cache appends to idx (1, T): (1, 1) each."""
+    """The tokens that a model without a cache appends to idx (1, T): (1, 1) each."""
     check_prompt(idx, length)
     for _ in range(length):
         idx = model.generate(idx, 1, **dials)  # (1, T) -> (1, T + 1)

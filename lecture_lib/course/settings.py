@@ -44,6 +44,6 @@ def check_settings(stem: str, settings: Mapping, **ranges: Range) -> bool:
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """CourseError unless least <= value <= most; no number at all (nan) is outside, too."""
+    """CourseError unless least <= value <= most; nan is out of range, too."""
     if not least <= value <= most:
         raise CourseError(f"{name}={value:,}: expected a value from {least:,} to {most:,}")

@@ -41,7 +41,7 @@ def ship(run: Path, name: str, commit: str, data: Path = DATA) -> Path:
 
 
 def losses(model: AutoregressiveModel) -> dict[str, float]:
-    """The loss on the validation split by two rulers: `blocks` that cover it, and random `crops`.
+    """The loss on the validation split, measured in two ways: `blocks` that cover it, and random `crops`.
 
     The crops are 200 batches of 64, as nanoGPT's script estimates for this text.
     """

@@ -1,7 +1,7 @@
 """The notebooks as they are stored in git: normalised, executed in order, fit for a regression test.
 
-nbval compares what is stored with what comes out again, but it passes over a cell that was never executed,
-and over one that is tagged to be skipped. What it cannot see is checked here.
+nbval compares stored outputs with new ones, but it passes over a cell that was never executed, and over one
+that is tagged to be skipped. What it can't see is checked here.
 """
 
 import ast
@@ -56,7 +56,7 @@ def save(notebook: NotebookNode, path: Path) -> None:
 def normalised(notebook: NotebookNode) -> NotebookNode:
     """A copy without what changes from run to run or from machine to machine.
 
-    Sources, cell ids, tags and outputs are kept, and that a cell's source is folded.
+    Sources, cell ids, tags and outputs are kept; a folded cell stays folded.
     """
     copy = nbformat.from_dict(notebook)
     copy.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
@@ -122,7 +122,7 @@ def problems(path: Path) -> list[str]:
 
 
 def kind_and_id_problems(cells: list[dict]) -> list[str]:
-    """Of the cells as they lie in the file: those that nothing executes or shows, ids that aren't unique."""
+    """Cells, as they are in the file, that nothing executes or shows, and ids that aren't unique."""
     ids = [cell.get("id") for cell in cells]
     found = []
     for index, cell in enumerate(cells):
@@ -145,7 +145,7 @@ def count_problems(code: list[tuple[int, NotebookNode]]) -> list[str]:
 
 
 def cell_problems(index: int, cell: NotebookNode) -> list[str]:
-    """What of a code cell, its tags or its outputs would mislead nbval."""
+    """What would mislead nbval in a code cell, its tags or its outputs."""
     tags = cell.metadata.get("tags", [])
     found = []
     if "nbval-skip" in tags or "NBVAL_SKIP" in cell.source:

@@ -41,7 +41,7 @@ from lecture_lib.tokenization import load_splits
 from .races import counted_text, timed_race
 
 RECORD = DATA / "recorded" / "bench.json"
-TEXT = torch.arange(100_000) * 7919 % 65  # what is read makes no difference to the time
+TEXT = torch.arange(100_000) * 7919 % 65  # what the text is makes no difference to the time
 MODELS = {
     "chapter 11, a head at a time": GPT,
     "chapter 13, all heads at once": lambda config: from_gpt(GPT(config)),
@@ -57,7 +57,7 @@ LECTURE = GPTConfig(block_size=256, n_embd=384, n_head=6, n_layer=6)  # the lect
 
 
 def in_turns(tasks: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, float]:
-    """The median seconds of each task over some rounds, one of each a round, after one that isn't counted.
+    """The median seconds of each task over some rounds, all tasks in each; a first round isn't counted.
 
     A task that returns a number has timed itself.
     """
@@ -99,7 +99,7 @@ def training(
 
 
 def seconds_a_token(tokens: Callable[[], Iterator[torch.Tensor]]) -> float:
-    """Seconds for each token that comes, but for the first: before it, the prompt is read."""
+    """Seconds per token, without the first, for which the prompt has to be read."""
     stream = tokens()
     next(stream)
     began = time.perf_counter()
@@ -172,7 +172,7 @@ def rung_steps() -> dict[str, Callable]:
 
 @contextmanager
 def busy_neighbour() -> Iterator[None]:
-    """Within it, another program keeps one core busy."""
+    """While the block runs, another program keeps one core busy."""
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
