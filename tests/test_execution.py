@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -155,18 +156,22 @@ def lecture(folder: Path, *words: str) -> subprocess.Popen:
         "sys.exit(cli.main(['run', *sys.argv[2:]]))"
     )
     command = [sys.executable, "-c", script, str(folder), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Ctrl-C reaches it also if this suite runs in the background, where shells have it ignored.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    )
 
 
 def test_a_failing_cell_ends_with_traceback_path_and_status_1(tiny, tmp_path):
     tiny("print('before')", "1 / 0", "print('after')")
     process = lecture(tmp_path, "01")
     _, errors = process.communicate(timeout=120)
-    partial = tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
+    executed = tmp_path / "out" / "01_tiny" / "01_tiny.ipynb"
     assert process.returncode == 1
     assert "ZeroDivisionError: division by zero" in errors
-    assert f"01_tiny failed; what ran so far is in {partial}" in errors
-    assert any("before" in str(cell.get("outputs")) for cell in read_notebook(partial).cells)
+    assert f"01_tiny failed; what ran so far is in {executed}" in errors
+    assert any("before" in str(cell.get("outputs")) for cell in read_notebook(executed).cells)
 
 
 def test_a_refusal_in_a_cell_is_told_in_its_sentence_alone(tiny, tmp_path):
