@@ -1,11 +1,11 @@
 """Generate text token by token.
 
-From notebooks/06_single_head.ipynb, section "7. Further: choosing the next token".
+From notebooks/06_single_head.ipynb, section "6. Further: choosing the next token".
 Video 1:19:11.
 Written by `lecture promote`: edit the notebook, not this file.
 
-Holtzman et al. 2020: https://arxiv.org/abs/1904.09751
 Fan et al. 2018: https://arxiv.org/abs/1805.04833
+Holtzman et al. 2020: https://arxiv.org/abs/1904.09751
 """
 
 import math
@@ -15,7 +15,19 @@ from torch.nn import functional as F
 
 from lecture_lib.language_model import LanguageModel
 
-__all__ = ["AutoregressiveModel", "check_prompt", "next_token", "nucleus"]
+__all__ = ["AutoregressiveModel", "check_prompt", "likeliest", "next_token", "nucleus"]
+
+
+def likeliest(logits: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Logits (B, vocab_size) with -inf for all but each row's `top_k` likeliest tokens (Fan et al. 2018).
+
+    Tokens that tie with the last of them stay, too. Raises ValueError unless 1 <= top_k <= vocab_size.
+    """
+    vocab_size = logits.shape[-1]
+    if not 1 <= top_k <= vocab_size:
+        raise ValueError(f"top_k is {top_k}; expected 1 to {vocab_size}, the size of the vocabulary, or None")
+    kth = logits.topk(top_k, dim=-1).values[:, -1:]  # (B, 1): the smallest logit that stays
+    return logits.masked_fill(logits < kth, float("-inf"))
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -37,22 +49,17 @@ def next_token(
 ) -> torch.Tensor:
     """Draw a token for each row of logits: (B, vocab_size) -> (B, 1), int64.
 
-    A `temperature` below 1 sharpens the distribution, one above 1 flattens it. With `top_p`, only the nucleus
-    can be drawn from; with `top_k`, only its k likeliest tokens (Fan et al. 2018) and those that tie with the
-    last of them. Takes its draws from torch's global generator.
+    A `temperature` below 1 sharpens the distribution, one above 1 flattens it. With `top_p`, only the
+    `nucleus` can be drawn from; with `top_k`, only the `likeliest`. Draws from torch's global generator.
     Raises ValueError unless temperature is positive and finite, 1 <= top_k <= vocab_size, and 0 < top_p <= 1.
     """
-    vocab_size = logits.shape[-1]
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}; expected a positive number, 1 for the model's own")
-    if top_k is not None and not 1 <= top_k <= vocab_size:
-        raise ValueError(f"top_k is {top_k}; expected 1 to {vocab_size}, the size of the vocabulary, or None")
     logits = logits / temperature  # (B, vocab_size)
     if top_p is not None:
         logits = nucleus(logits, top_p)
     if top_k is not None:
-        kth = logits.topk(top_k, dim=-1).values[:, -1:]  # (B, 1): the smallest logit that stays
-        logits = logits.masked_fill(logits < kth, float("-inf"))
+        logits = likeliest(logits, top_k)
     return torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)
 
 

@@ -63,10 +63,10 @@ class DropoutHead(Head):
 def decoder_block(config: GPTConfig) -> Block:
     """A block with dropout on the attention weights and on what each part adds to the residual stream."""
     make_head = partial(DropoutHead, dropout=config.dropout)
-    attend = ProjectedAttention(config.n_embd, config.n_head, config.block_size, make_head=make_head)
-    think = WideFeedForward(config.n_embd)
-    parts = (nn.Sequential(part, nn.Dropout(config.dropout)) for part in (attend, think))
-    return Block(config.n_embd, *parts)
+    attention = ProjectedAttention(config.n_embd, config.n_head, config.block_size, make_head=make_head)
+    sa = nn.Sequential(attention, nn.Dropout(config.dropout))
+    ffwd = nn.Sequential(WideFeedForward(config.n_embd), nn.Dropout(config.dropout))
+    return Block(config.n_embd, sa, ffwd)
 
 
 @checkpoint_kind("GPT", GPTConfig)
@@ -94,7 +94,7 @@ def initialise(model: AutoregressiveModel, std: float = 0.02) -> AutoregressiveM
     """Draw the weights of `model` again, as GPT-2 does, and return it.
 
     Weights come from a normal distribution with standard deviation `std`, biases are 0. In the layers that
-    write to the residual stream, two a block, `std` is divided by the square root of their number (Radford
+    write to the residual stream, two per block, `std` is divided by the square root of their number (Radford
     et al. 2019, 2.3; the 0.02 is from GPT-2's code).
     """
     writers = pathway_writers(model)

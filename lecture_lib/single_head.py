@@ -1,6 +1,6 @@
 """A single head.
 
-From notebooks/06_single_head.ipynb, section "8. `generate` for all later models".
+From notebooks/06_single_head.ipynb, section "7. `generate` for all later models".
 Video 1:19:11.
 Written by `lecture promote`: edit the notebook, not this file.
 """

@@ -121,18 +121,21 @@ def draws_matrices_and_zeroes_biases(library):
 
 
 starts.faults = [
-    ("dropout active in eval", "nn.Sequential(part, nn.Dropout(config.dropout))",
-     "nn.Sequential(part, type('On', (nn.Dropout,), {'forward': lambda s, x: nn.functional.dropout(x, s.p)})"
-     "(config.dropout))",
+    ("dropout active in eval", "WideFeedForward(config.n_embd), nn.Dropout(config.dropout)",
+     "WideFeedForward(config.n_embd), "
+     "type('On', (nn.Dropout,), {'forward': lambda s, x: nn.functional.dropout(x, s.p)})(config.dropout)",
      drops_nothing_in_eval_mode),
     ("head forgets its dropout", "self.dropout = nn.Dropout(dropout)", "pass", drops_in_three_places),
     ("half the share", "partial(DropoutHead, dropout=config.dropout)",
      "partial(DropoutHead, dropout=config.dropout / 2)", drops_in_three_places),
-    ("no dropout on the parts", "nn.Dropout(config.dropout))", "nn.Identity())", drops_in_three_places),
+    ("no dropout on attention", "(attention, nn.Dropout(config.dropout))", "(attention, nn.Identity())",
+     drops_in_three_places),
+    ("no dropout on the feed-forward", "n_embd), nn.Dropout(config.dropout))", "n_embd), nn.Identity())",
+     drops_in_three_places),
     ("a block too few", "range(config.n_layer)", "range(config.n_layer - 1)", is_chapter_10_without_dropout),
     ("final norm missing", "(*blocks, nn.LayerNorm(config.n_embd))", "(*blocks, nn.Identity())",
      is_chapter_10_without_dropout),
-    ("parts in the wrong order", "for part in (attend, think)", "for part in (think, attend)",
+    ("parts in the wrong order", "config.n_embd, sa, ffwd)", "config.n_embd, ffwd, sa)",
      is_chapter_10_without_dropout),
     ("one block many times", "blocks = (decoder_block(config) for _ in range(config.n_layer))",
      "blocks = [decoder_block(config)] * config.n_layer", is_chapter_10_without_dropout),
