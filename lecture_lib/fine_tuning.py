@@ -87,13 +87,13 @@ def optimise(
 
 
 def sample_answers(model: NanoGPT, prompts: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
-    """Draw an answer to each prompt, with dropout off: (B, P) -> (B, max_new_tokens), padded with LINE_END.
+    """Draw an answer to each prompt, with dropout off: (N, P) -> (N, max_new_tokens), padded with LINE_END.
 
-    Takes its draws from torch's global generator.
+    Takes its draws from torch's global generator, for 128 prompts at a time.
     """
     with eval_mode(model):
-        text = model.generate(prompts, max_new_tokens)  # (B, P) -> (B, P + max_new_tokens)
-    answers = text[:, prompts.shape[1] :]  # (B, max_new_tokens)
+        texts = [model.generate(some, max_new_tokens) for some in prompts.split(128)]  # (B, P + A) each
+    answers = torch.cat(texts)[:, prompts.shape[1] :]  # (N, A)
     return answers.where(answer_mask(answers), LINE_END)
 
 
@@ -118,4 +118,4 @@ def answer_requests(model: NanoGPT, task: Task, requests: list[Request], each: i
     """`each` answers of the model to every request, (N * each, A), drawn after `torch.manual_seed(0)`."""
     torch.manual_seed(0)
     prompts = task.encode_prompts(repeated_requests(requests, each))  # (N * each, P)
-    return torch.cat([sample_answers(model, some, ANSWER_LENGTH) for some in prompts.split(128)])
+    return sample_answers(model, prompts, ANSWER_LENGTH)

@@ -57,6 +57,7 @@ class Request:
 
 def answer_sentences(text: str) -> list[str]:
     """The distinct sentences of `text` that fulfil some request: on one line, three to six words."""
+    # after the end of a sentence or a speaker's name, and without a line end inside
     found = re.findall(r"(?<=[.!?:][ \n])[A-Z][A-Za-z ,;'-]*[.!?](?=[ \n])", text)
     return sorted({s for s in found if len(s) < ANSWER_LENGTH and len(s.split()) in COUNT_WORDS})
 

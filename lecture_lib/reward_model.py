@@ -61,7 +61,7 @@ def label_answers(model: NanoGPT, task: Task, requests: list[Request], sharpness
     """Draw four answers of the model to each request, and ask the reader about all pairs."""
     asked = repeated_requests(requests, 4)
     prompts = task.encode_prompts(asked)
-    answers = torch.cat([sample_answers(model, some, ANSWER_LENGTH) for some in prompts.split(128)])
+    answers = sample_answers(model, prompts, ANSWER_LENGTH)
     scores = task.true_scores(asked, answers).view(-1, 4)
     return Labelled(prompts, answers, scores, judge_pairs(scores, sharpness))
 

@@ -9,7 +9,7 @@ import torch
 
 from lecture_lib.base import files
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.records import write_json
+from lecture_lib.base.records import rounded, write_json
 
 
 @pytest.fixture
@@ -74,3 +74,9 @@ def test_an_interrupted_write_leaves_the_old_file(old):
         temporary.write_text("half")
         raise KeyboardInterrupt
     check_kept(old)
+
+
+def test_a_record_is_rounded_at_any_depth():
+    record = {"seed": 1337, "gain": (1 / 3, [-2.71828]), "kl": {"PPO": 1e-9}}
+    assert rounded(record) == {"seed": 1337, "gain": [0.3333, [-2.7183]], "kl": {"PPO": 0.0}}
+    assert rounded({"accuracy": 2 / 3}, digits=2) == {"accuracy": 0.67}

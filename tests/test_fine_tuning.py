@@ -247,6 +247,17 @@ def answers_are_those_of_generate(library):
 
 
 @tuning.holds
+def many_prompts_are_answered_in_turn(library):
+    """128 at a time, with the draws that two calls would take."""
+    model, prompts = make().eval(), PROMPTS.repeat(33, 1)  # 132 of them
+    torch.manual_seed(5)
+    together = library.sample_answers(model, prompts, A)
+    torch.manual_seed(5)
+    apart = [library.sample_answers(model, some, A) for some in (prompts[:128], prompts[128:])]
+    assert torch.equal(together, torch.cat(apart))
+
+
+@tuning.holds
 def dropout_is_off_while_sampling(library):
     model = make(dropout=0.5).train()
     torch.manual_seed(5)
@@ -429,6 +440,7 @@ tuning.faults = [
     ("rate does not fade", " * (1 - step / steps)", "", rate_warms_up_and_fades),
     ("rate does not warm up", "steps // 20", "steps // 100", rate_warms_up_and_fades),
     ("gradients pile up", "optimizer.zero_grad()", "pass", rate_warms_up_and_fades),
+    ("all prompts at once", ".split(128)", ".split(1000)", many_prompts_are_answered_in_turn),
     ("dropout on in sampling", "with eval_mode(model):", "if True:", dropout_is_off_while_sampling),
     ("the model itself is tuned", "tuned = copy.deepcopy(model)", "tuned = model",
      fine_tuning_copies_and_repeats),

@@ -32,3 +32,8 @@ def read_json(path: Path) -> dict:
 def write_json(path: Path, content: dict) -> None:
     """Write `content` to `path`, atomically, in the one format of all records."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def rounded(content: dict, digits: int = 4) -> dict:
+    """The content as JSON gives it back, with every number that isn't an integer rounded."""
+    return json.loads(json.dumps(content), parse_float=lambda number: round(float(number), digits))
