@@ -41,7 +41,7 @@ def check_fits_64_bits(numbers: int, n: int) -> None:
 class ContextCounts(nn.Module):
     """How often each token follows each context of `n` tokens in a text of ids, (N,).
 
-    With `parts`, (N,), which numbers the parts of the text from 0, each part is counted by itself: a place
+    With `parts`, (N,), which numbers the parts of the text from 0, each part has counts of its own: a place
     belongs to the part of the token that follows.
     """
 
@@ -71,7 +71,7 @@ class ContextCounts(nn.Module):
 
 
 def discounts_of(counts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """What is taken from each of the counts, any shape: `shares` (4,) of counts of 1, 2, 3, and of 4 if more.
+    """What is taken from counts of any shape; `shares` (4,): of counts of 1, 2, 3, and of 4 if more.
 
     Chen and Goodman 1999 compute three: for counts of 1, of 2, and of 3 or more.
     """
@@ -101,7 +101,7 @@ def page_counts(contexts: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 class CountedPrior(nn.Module):
-    """What the last 1 to `order` tokens foretell: counts of a text and of the page at hand.
+    """What comes next, predicted from the last 1 to `order` tokens by counts of a text and of the page.
 
     `text` (N,) is what is counted; without it the page is all there is. `parts` (N,) numbers the parts of the
     text that can be left out. Without `page` the page doesn't count.

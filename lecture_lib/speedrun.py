@@ -46,6 +46,28 @@ def soft_capped(logits: torch.Tensor, cap: float = 15.0) -> torch.Tensor:
     return cap * torch.tanh(logits / cap)
 
 
+class NgramEmbedding(nn.Module):
+    """A learned vector, zero at first, for each n-gram of 2 to `longest` tokens; some share a row."""
+
+    ROWS = 65_521  # of each table: a prime, so that every token of an n-gram matters to the remainder
+
+    def __init__(self, vocab_size: int, longest: int, n_embd: int):
+        super().__init__()
+        self.vocab_size, self.n_embd = vocab_size, n_embd
+        self.tables = nn.ModuleList(
+            nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1)
+        )
+        for table in self.tables:
+            nn.init.zeros_(table.weight)
+
+    def forward(self, idx: torch.Tensor) -> torch.Tensor:
+        """The sum of the vectors of the n-grams that end there: ids (B, T) -> (B, T, n_embd)."""
+        total = torch.zeros(*idx.shape, self.n_embd, device=idx.device)  # (B, T, C)
+        for n, table in enumerate(self.tables, start=2):
+            total = total + table(context_ids(idx, n, self.vocab_size) % self.ROWS)  # (B, T) -> (B, T, C)
+        return total
+
+
 INGREDIENTS = {  # what the tables call it: its field of SpeedrunConfig
     "counts of the text": "count_text",
     "counts of the page": "count_page",
@@ -86,30 +108,8 @@ class SpeedrunConfig(GPTConfig):
         self.check_share("noise")
 
 
-class NgramEmbedding(nn.Module):
-    """A learned vector, zero at first, for each n-gram of 2 to `longest` tokens; some share a row."""
-
-    ROWS = 65_521  # of each table: a prime, so that every token of an n-gram matters to the remainder
-
-    def __init__(self, vocab_size: int, longest: int, n_embd: int):
-        super().__init__()
-        self.vocab_size, self.n_embd = vocab_size, n_embd
-        self.tables = nn.ModuleList(
-            nn.Embedding(self.ROWS, n_embd, sparse=True) for _ in range(2, longest + 1)
-        )
-        for table in self.tables:
-            nn.init.zeros_(table.weight)
-
-    def forward(self, idx: torch.Tensor) -> torch.Tensor:
-        """The sum of the vectors of the n-grams that end there: ids (B, T) -> (B, T, n_embd)."""
-        total = torch.zeros(*idx.shape, self.n_embd, device=idx.device)  # (B, T, C)
-        for n, table in enumerate(self.tables, start=2):
-            total = total + table(context_ids(idx, n, self.vocab_size) % self.ROWS)  # (B, T) -> (B, T, C)
-        return total
-
-
 class SpeedrunGPT(AutoregressiveModel):
-    """A GPT of modern blocks that corrects what counts foretell.
+    """A GPT of modern blocks that corrects what counts predict.
 
     `text`, (N,), holds the ids of the training split: they are counted here. `parts`, (N,), numbers the parts
     that they are in; only training needs them.
@@ -182,7 +182,7 @@ class SpeedrunTraining:
 
 
 def make_optimizers(model: SpeedrunGPT, training: SpeedrunTraining) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, if it has a rate, and Adam for all else."""
+    """Muon for the matrices of the blocks, if it has a rate, and Adam for everything else."""
     matrices = list(model.body.parameters()) if training.muon_rate else []
     counts, ngrams = list(model.prior.parameters()), list(model.ngrams.parameters())
     chosen = {id(p) for p in (*matrices, *counts, *ngrams)}
@@ -191,7 +191,7 @@ def make_optimizers(model: SpeedrunGPT, training: SpeedrunTraining) -> list[torc
     optimizers = [torch.optim.Adam(groups, lr=training.adam_rate, betas=(0.8, 0.95), fused=True)]
     if matrices:
         optimizers.append(Muon(matrices, lr=training.muon_rate))
-    if ngrams:  # of whose rows a step reads few, and changes no others
+    if ngrams:  # a step reads few of their rows, and changes no others
         optimizers.append(torch.optim.SparseAdam(ngrams, lr=training.adam_rate, betas=(0.8, 0.95)))
     return optimizers
 
@@ -204,7 +204,7 @@ def trapezoid(step: int, training: SpeedrunTraining) -> float:
 
 
 def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, training: SpeedrunTraining) -> list:
-    """Train `model` on `text` and `parts`, (N,), by torch's generator; returns the losses."""
+    """Train `model` on `text` and `parts`, (N,), by PyTorch's generator; returns the losses."""
     optimizers = make_optimizers(model.train(), training)
     schedules = [LambdaLR(optimizer, partial(trapezoid, training=training)) for optimizer in optimizers]
     losses = []
@@ -220,5 +220,5 @@ def speedrun(model: SpeedrunGPT, text: torch.Tensor, parts: torch.Tensor, traini
 
 @checkpoint_kind("SpeedrunGPT", SpeedrunConfig)
 def recounted_speedrun(config: SpeedrunConfig) -> SpeedrunGPT:
-    """The model to load a checkpoint's weights into: what isn't stored, the counts, it makes again."""
+    """The model to load a checkpoint's weights into; its counts, which aren't stored, are made again."""
     return SpeedrunGPT(config, load_splits()[1]["train"])

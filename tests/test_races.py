@@ -107,12 +107,29 @@ def test_ablations_of_another_race_are_kept(tiny, tmp_path):
     assert list(stored) == ["tiny", "other"] and all(len(series["runs"]) == 2 for series in stored.values())
 
 
+def test_a_variant_runs_for_all_steps_of_the_race_and_is_added_to_the_ablations(tiny, tmp_path):
+    path = tmp_path / "ablations.json"
+    list(races.ablate("tiny", (1,), path))
+    before = json.loads(path.read_text())["tiny"]
+    found = [races.at_full_length("another", "tiny", seed, path) for seed in (1, 2)]
+    after = json.loads(path.read_text())["tiny"]
+    assert after.pop("full length") == found and after == before
+    assert [(run["seed"], run["steps"]) for run in found] == [(1, 4), (2, 4)]
+    assert found[0]["dev"] == before["runs"][1]["dev"]  # the same race, as the recipe's steps are all there
+    assert found[0]["command"] == 'lecture speedrun 1 --race tiny --variant "another"'
+
+
 test_what_is_refused = refusals(
     (CourseError, "no race slowest; expected one of: fast, ", lambda: next(races.races([1], "slowest"))),
     (
         CourseError,
         "race lowest has no ablations; expected one of: fast, network",
         lambda: next(races.ablate("lowest")),
+    ),
+    (
+        CourseError,
+        "no variant 'without luck' of fast; expected one of: the recipe, without counts of the text",
+        lambda: races.at_full_length("without luck", "fast", 1),
     ),
 )
 

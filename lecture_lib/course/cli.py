@@ -83,6 +83,8 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     speedrun.add_argument("--record", action="store_true", help="store the result in data/recorded")
     speedrun.add_argument("--ablate", action="store_true",
                           help="instead, measure what each ingredient is worth, at equal time")  # fmt: skip
+    speedrun.add_argument("--variant", metavar="NAME",
+                          help='instead, one of those variants for all of the steps')  # fmt: skip
     command(bench_command)
     lab = command(lab_command)
     lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
@@ -180,11 +182,13 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     """Train chapter 16c's model from random weights, on two cores, by the clock."""
     import torch
 
-    from .experiments.races import ablate, races
+    from .experiments.races import ablate, at_full_length, races
 
-    torch.set_num_threads(1 if arguments.ablate else CORES)
+    torch.set_num_threads(1 if arguments.ablate or arguments.variant else CORES)
     if arguments.ablate:
         runs = ablate(arguments.race)
+    elif arguments.variant:
+        runs = (at_full_length(arguments.variant, arguments.race, seed) for seed in arguments.seeds)
     else:
         runs = races(arguments.seeds, arguments.race, arguments.record)
     for run in runs:

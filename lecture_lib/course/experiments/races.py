@@ -176,17 +176,27 @@ def new_series(name: str, text: torch.Tensor, parts: torch.Tensor) -> dict:
     }
 
 
+def check_ablated(name: str) -> None:
+    """CourseError unless the race `name` is one that is taken apart."""
+    if name not in ABLATION_STEPS:
+        raise CourseError(f"race {name} has no ablations; expected one of: {', '.join(ABLATION_STEPS)}")
+
+
+def split_for_settings() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What variants learn from, the ids of `inner` and their parts, and `dev`, which judges them."""
+    train = load_splits()[1]["train"]
+    cut = dev_start(load_corpus(), len(train))
+    return *counted_text(cut), train[cut:]
+
+
 def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLATIONS) -> Iterator[dict]:
     """Train each variant of a race under each seed for equal processor time; yields and writes each at once.
 
     What is in the file already isn't run again, so an interrupted series goes on where it stopped.
     Raises CourseError for a race that has no ablations.
     """
-    if name not in ABLATION_STEPS:
-        raise CourseError(f"race {name} has no ablations; expected one of: {', '.join(ABLATION_STEPS)}")
-    train = load_splits()[1]["train"]
-    cut = dev_start(load_corpus(), len(train))
-    (inner, parts), dev = counted_text(cut), train[cut:]
+    check_ablated(name)
+    inner, parts, dev = split_for_settings()
     every = read_json(path)
     series = every[name] = every.get(name) or new_series(name, inner, parts)
     done = {(run["variant"], run["seed"]) for run in series["runs"]}
@@ -198,3 +208,23 @@ def ablate(name: str = "fast", seeds: tuple[int, ...] = SEEDS, path: Path = ABLA
         series["runs"].append({"variant": variant, "seed": seed, "dev": split_loss(model, dev)})
         write_json(path, every)
         yield series["runs"][-1]
+
+
+def at_full_length(variant: str, name: str, seed: int, path: Path = ABLATIONS) -> dict:
+    """Train one variant of a race for all of the race's steps; returns its run, and adds it to the file.
+
+    Equal steps, not equal time, so a machine that is busy with other things changes nothing.
+    Raises CourseError for a race that has no ablations, and for an unknown variant.
+    """
+    check_ablated(name)
+    if variant not in variants(name):
+        raise CourseError(f"no variant {variant!r} of {name}; expected one of: {', '.join(variants(name))}")
+    config, training = variants(name)[variant]
+    inner, parts, dev = split_for_settings()
+    model, _ = timed_race(seed, (config, training), inner, parts)
+    run = {"variant": variant, "seed": seed, "steps": training.max_iters, "dev": split_loss(model, dev)}
+    run |= stamp(f'lecture speedrun {seed} --race {name} --variant "{variant}"')
+    every = read_json(path)
+    every[name].setdefault("full length", []).append(run)
+    write_json(path, every)
+    return run
