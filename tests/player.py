@@ -58,9 +58,9 @@ class Player:
     def __exit__(self, *_) -> None:
         self.process.communicate()
 
-    def play(self, notebook: Path, parameters: dict) -> Outcome:
-        """Run a chapter, its parameters changed."""
-        print(json.dumps([str(notebook), parameters]), file=self.process.stdin, flush=True)
+    def play(self, notebook: Path, parameters: dict, times: int = 1) -> Outcome:
+        """Run a chapter, its parameters changed; each cell so many times before the next."""
+        print(json.dumps([str(notebook), parameters, times]), file=self.process.stdin, flush=True)
         return Outcome(**json.loads(self.process.stdout.readline()))
 
 
@@ -68,7 +68,7 @@ class Player:
 
 
 def serve() -> None:
-    """Read a notebook's path and parameters from each line of stdin, and answer with the outcome."""
+    """Read what `play` is given from each line of stdin, and answer with the outcome."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
@@ -106,15 +106,16 @@ def run_apart(line: str, folder: Path) -> dict:
     return json.loads(report.read_text())
 
 
-def outcome(notebook: str, parameters: dict) -> Outcome:
-    """Execute a chapter's code cells in this process."""
+def outcome(notebook: str, parameters: dict, times: int) -> Outcome:
+    """Execute a chapter's code cells in this process, each `times` times."""
     sys.modules["__main__"] = main = ModuleType("__main__")
     vars(main)["display"] = repr
     for index, cell in enumerate(nbformat.read(notebook, as_version=4).cells):
         if cell.cell_type != "code":
             continue
         try:
-            execute(cell.source, f"cell {index}", vars(main))
+            for _ in range(times):
+                execute(cell.source, f"cell {index}", vars(main))
         except BaseException as error:
             return Outcome(seconds(), index, told(error, f"cell {index}"), isinstance(error, CourseError))
         if "parameters" in cell.metadata.get("tags", []):

@@ -124,9 +124,9 @@ def rows(runs: list[tuple[Chapter, dict]]) -> list:
 # ---------------------------------------------------------------- trying it
 
 
-def run(player: Player, chapter: Chapter, given: dict) -> Outcome:
-    """The outcome at the size of `smoke`; a fault that is no refusal fails."""
-    outcome = player.play(chapter.path, SMOKE.get(chapter.stem, {}) | given)
+def run(player: Player, chapter: Chapter, given: dict, times: int = 1) -> Outcome:
+    """The outcome at the size of `smoke`, each cell run so many times; a fault that is no refusal fails."""
+    outcome = player.play(chapter.path, SMOKE.get(chapter.stem, {}) | given, times)
     assert outcome.refused or not outcome.error, f"cell {outcome.cell}: {outcome.error}"
     return outcome
 
@@ -159,6 +159,12 @@ def test_with_all_parameters_at_their_least(player, chapter, given):
 @pytest.mark.parametrize(("chapter", "given"), rows([(c, below(c)[0]) for c in WITH_PARAMETERS]))
 def test_below_the_least_is_refused(player, chapter, given):
     is_refused(player, chapter, given)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.label)
+def test_every_cell_may_be_run_twice(player, chapter):
+    assert run(player, chapter, {}, times=2).error == ""
 
 
 @pytest.mark.grid

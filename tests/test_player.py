@@ -9,10 +9,10 @@ from lecture_lib.course.stored import save
 
 @pytest.fixture
 def play(player, tmp_path):
-    def played(*sources, **parameters):
+    def played(*sources, times=1, **parameters):
         cells = [new_code_cell("n: int = 1", metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
         save(new_notebook(cells=cells), tmp_path / "notebook.ipynb")
-        return player.play(tmp_path / "notebook.ipynb", parameters)
+        return player.play(tmp_path / "notebook.ipynb", parameters, times)
 
     return played
 
@@ -42,6 +42,13 @@ def test_nothing_is_left_for_the_next_run(play):
 def test_a_fault_is_told_with_its_cell(play, source, told):
     outcome = play("n", source)
     assert outcome.cell == 2 and not outcome.refused and told in outcome.error, outcome
+
+
+def test_a_cell_that_cannot_be_repeated_is_found(play):
+    sources = "stock = [n]", "stock.pop()"
+    assert play(*sources).error == ""
+    outcome = play(*sources, times=2)
+    assert outcome.cell == 2 and outcome.error.startswith("IndexError")
 
 
 def test_a_refusal_is_told_as_such(play):
