@@ -193,6 +193,20 @@ def read_log(path: Path) -> np.ndarray:
     return np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
 
 
+COMPILERS = ("g++", "clang++", "c++")  # any of which torch.compile can use
+
+
+def compiles(choice: str, on_cuda: bool) -> bool:
+    """Whether to use torch.compile, by the setting of that name; CourseError if it's on and can't work."""
+    found = any(map(shutil.which, COMPILERS))
+    if choice == "on" and not found:
+        raise CourseError(
+            f"compile is on: torch.compile needs a C++ compiler, but none of {', '.join(COMPILERS)} "
+            "was found; install one, or leave the setting at auto"
+        )
+    return found and (choice == "on" or (choice == "auto" and on_cuda))
+
+
 @dataclass
 class Trainer(LongRun):
     """Chapter 10b's long run with a real project's recipe and log, in one process or several.
@@ -343,20 +357,6 @@ def new_model(vocab_size: int, block_size: int, sizes: dict, seed: int) -> NanoG
     """The model to train, without biases as nanoGPT's; `sizes` are fields of its configuration."""
     torch.manual_seed(seed)
     return NanoGPT(NanoGPTConfig(vocab_size=vocab_size, block_size=block_size, bias=False, **sizes))
-
-
-COMPILERS = ("g++", "clang++", "c++")  # any of which torch.compile can use
-
-
-def compiles(choice: str, on_cuda: bool) -> bool:
-    """Whether to use torch.compile, by the setting of that name; CourseError if it's on and can't work."""
-    found = any(map(shutil.which, COMPILERS))
-    if choice == "on" and not found:
-        raise CourseError(
-            f"compile is on: torch.compile needs a C++ compiler, but none of {', '.join(COMPILERS)} "
-            "was found; install one, or leave the setting at auto"
-        )
-    return found and (choice == "on" or (choice == "auto" and on_cuda))
 
 
 def training_device(name: str) -> torch.device:
