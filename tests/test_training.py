@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import close, refusals, seeded
+from kit import close, draw_ids, refusals, seeded
 from torch import nn
 
+from lecture_lib import bigram
 from lecture_lib.base.errors import CourseError
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
@@ -21,6 +22,7 @@ from lecture_lib.training import (
     TrainConfig,
     adamw,
     estimate_loss,
+    progress_bar,
     sample_text,
     train,
     training_steps,
@@ -96,6 +98,14 @@ def test_generate_keeps_the_prompt_and_follows_the_table():
     assert text.tolist() == [[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 2, 3]]
 
 
+def test_generate_builds_no_graph():
+    learning = []
+    model = BigramLanguageModel(4)
+    model.register_forward_hook(lambda *_: learning.append(torch.is_grad_enabled()))
+    model.generate(torch.tensor([[0]]), max_new_tokens=3)
+    assert learning == [False] * 3
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -117,6 +127,15 @@ def test_a_step_is_taken_once_the_next_one_is_asked_for():
         assert before is None or not torch.equal(table, before)
         before = table.detach().clone()
     assert step == 59 and not torch.equal(table, before)
+
+
+def test_the_bar_counts_the_tokens_of_a_run_or_of_what_is_left_of_it():
+    """Of 60 steps with 32 tokens each."""
+    assert list(progress_bar(QUICK)) == list(range(60))
+    assert list(progress_bar(QUICK, 57)) == [57, 58, 59]
+    for first_step, begins in ((0, "0%|"), (30, "50%|")):
+        bar = str(progress_bar(QUICK, first_step))
+        assert bar.strip().startswith(begins) and "/1920 [" in bar and "token/s" in bar
 
 
 def test_another_optimizer_can_be_given():
@@ -143,6 +162,18 @@ def test_estimate_covers_each_split_alone():
     losses = estimate_loss(model, splits, QUICK)
     assert losses["train"] == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
     assert losses["val"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_estimate_is_the_mean_over_the_lectures_loop():
+    """Batch after batch, as the video draws them (38:00), though more than one pass through the model."""
+    model, splits = seeded(BigramLanguageModel, 11), {"train": draw_ids(400), "val": draw_ids(90, seed=8)}
+    config = TrainConfig(batch_size=8, block_size=4, eval_iters=200)
+    torch.manual_seed(1)
+    expected = {
+        split: sum(model(*get_batch(splits, split, 8, 4))[1].item() for _ in range(200)) / 200
+        for split in splits
+    }
+    assert seeded(estimate_loss, model, splits, config, seed=1) == pytest.approx(expected, abs=1e-5)
 
 
 class Moody(nn.Module):
@@ -186,6 +217,11 @@ test_settings_must_be_positive = refusals(
 )
 
 
+def test_the_settings_are_the_lectures_unless_told():
+    """For the bigram model, video 38:00."""
+    assert TrainConfig() == TrainConfig(32, 8, 3000, 300, 200, 0.01)
+
+
 def test_what_is_chosen_for_sampling_reaches_the_model():
     asked = {}
 
@@ -218,6 +254,29 @@ def test_script_trains_and_samples():
     assert done.returncode == 0
     assert "step    19: train loss" in done.stdout
     assert len(done.stdout) > 500
+
+
+def sample_of_the_script(capsys, seed: int) -> str:
+    bigram.main(["--max-iters=1", "--eval-iters=1", "--learning-rate=1e-9", f"--seed={seed}"])
+    return capsys.readouterr().out.rpartition("\r")[2]  # what stands after the progress bar
+
+
+def test_the_scripts_sample_has_500_characters_and_follows_the_seed(capsys):
+    one, again, other = (sample_of_the_script(capsys, seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert one.startswith("\n") and len(one) == len("\n") + 500 + len("\n")
+
+
+def test_the_scripts_seed_is_for_the_draws_too(capsys, monkeypatch):
+    """Models that know nothing, and are all alike, write different texts."""
+
+    class Blank(BigramLanguageModel):
+        def __init__(self, vocab_size):
+            super().__init__(vocab_size)
+            nn.init.zeros_(self.token_embedding_table.weight)
+
+    monkeypatch.setattr(bigram, "BigramLanguageModel", Blank)
+    assert sample_of_the_script(capsys, 1) != sample_of_the_script(capsys, 2)
 
 
 def test_script_help_and_mistakes():
