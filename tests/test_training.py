@@ -21,6 +21,7 @@ from lecture_lib.training import (
     History,
     TrainConfig,
     adamw,
+    config_parser,
     estimate_loss,
     progress_bar,
     sample_text,
@@ -129,13 +130,19 @@ def test_a_step_is_taken_once_the_next_one_is_asked_for():
     assert step == 59 and not torch.equal(table, before)
 
 
-def test_the_bar_counts_the_tokens_of_a_run_or_of_what_is_left_of_it():
+def test_the_bar_counts_the_tokens_of_a_run_or_of_what_is_left_of_it(capsys):
     """Of 60 steps with 32 tokens each."""
     assert list(progress_bar(QUICK)) == list(range(60))
-    assert list(progress_bar(QUICK, 57)) == [57, 58, 59]
-    for first_step, begins in ((0, "0%|"), (30, "50%|")):
-        bar = str(progress_bar(QUICK, first_step))
-        assert bar.strip().startswith(begins) and "/1920 [" in bar and "token/s" in bar
+    for first_step, tokens in ((0, 0), (57, 1824)):
+        capsys.readouterr()
+        assert list(progress_bar(QUICK, first_step)) == list(range(first_step, 60))
+        assert f" {tokens}/1920 [00:00<?, ?token/s]" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_does_not_repeat_its_estimate():
+    model, history = BigramLanguageModel(2), History([40], [0.5], [0.6])
+    assert list(training_steps(model, ALTERNATING, QUICK, adamw(model, QUICK), history, first_step=40))
+    assert history.steps == [40, 59] and history.train[0] == 0.5
 
 
 def test_another_optimizer_can_be_given():
@@ -200,11 +207,43 @@ def test_measuring_and_sampling_happen_in_eval_mode_and_restore_the_mode(trainin
     assert model.training is training
 
 
+class Arrived(Exception):
+    pass
+
+
+class Elsewhere(nn.Module):
+    """A model on another device, which ends what is done with it once ids have arrived there."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, *inputs):
+        assert {ids.device.type for ids in inputs} == {"meta"}
+        raise Arrived
+
+    def generate(self, idx, max_new_tokens):
+        self(idx)
+
+
+def test_ids_go_where_the_model_is():
+    model, history = Elsewhere(), History([0], [0.0], [0.0])  # the first step's estimate is there
+    optimizer = adamw(BigramLanguageModel(2), QUICK)
+    for use in (
+        lambda: estimate_loss(model, ALTERNATING, QUICK),
+        lambda: list(training_steps(model, ALTERNATING, QUICK, optimizer, history)),
+        lambda: sample_text(model, CharTokenizer("ab"), 1, "a"),
+    ):
+        with pytest.raises(Arrived):
+            use()
+
+
 def test_same_seed_same_text():
     torch.manual_seed(0)
     model, tokenizer = BigramLanguageModel(26), CharTokenizer("abcdefghijklmnopqrstuvwxyz")
     texts = [sample_text(model, tokenizer, 40, prompt="a", seed=seed) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
+    assert sample_text(model, tokenizer, 40, prompt="a") == sample_text(model, tokenizer, 40, "a", 1337)
     assert len(texts[0]) == 41 and texts[0].startswith("a")
 
 
@@ -254,6 +293,13 @@ def test_script_trains_and_samples():
     assert done.returncode == 0
     assert "step    19: train loss" in done.stdout
     assert len(done.stdout) > 500
+
+
+def test_the_options_are_the_settings_and_the_seed():
+    parser, defaults = config_parser("", TrainConfig()), vars(TrainConfig())
+    assert vars(parser.parse_args([])) == {**defaults, "seed": 1337}
+    chosen = vars(parser.parse_args(["--max-iters", "7", "--learning-rate", "1e-3", "--seed", "2"]))
+    assert chosen == {**defaults, "max_iters": 7, "learning_rate": 1e-3, "seed": 2}
 
 
 def sample_of_the_script(capsys, seed: int) -> str:
