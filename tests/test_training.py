@@ -304,7 +304,9 @@ def test_the_options_are_the_settings_and_the_seed():
 
 def sample_of_the_script(capsys, seed: int) -> str:
     bigram.main(["--max-iters=1", "--eval-iters=1", "--learning-rate=1e-9", f"--seed={seed}"])
-    return capsys.readouterr().out.rpartition("\r")[2]  # what stands after the progress bar
+    out = capsys.readouterr().out
+    assert out.startswith("device: ") and out.count("train loss") == 1  # of the only step
+    return out.rpartition("\r")[2]  # what stands after the progress bar
 
 
 def test_the_scripts_sample_has_500_characters_and_follows_the_seed(capsys):
