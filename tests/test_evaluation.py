@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kit import Suite, draw_ids, refusals, seeded, suite_tests
+from kit import Suite, draw_ids, raises, refusals, seeded, suite_tests
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,7 +30,7 @@ def scored(model: GPT, ids: torch.Tensor, *windows: tuple[int, int, int]) -> flo
 
 @scores.holds
 def blocks_hold_each_target_once(library):
-    for n in (2, 5, 9, 10, 150):
+    for n in (*range(2, 11), 150):
         blocks = list(library.consecutive_blocks(torch.arange(n), 4))
         assert all(len(xb) <= 32 and (yb - xb == 1).all() for xb, yb in blocks)
         assert [i for _, yb in blocks for i in yb.flatten().tolist()] == list(range(1, n))
@@ -46,10 +46,28 @@ def split_loss_by_hand(library):
 
 @scores.holds
 def strided_loss_by_hand(library):
-    """17 to 24 from the window that begins at 8, 25 and 26 from the last one."""
-    model, ids = make(), draw_ids(16 + 8 + 2 + 1)
-    expected = scored(model, ids, (0, 1, 17), (8, 17, 25), (10, 25, 27))
+    """17 to 24 from the window that begins at 8, 25 from the last one."""
+    model, ids = make(), draw_ids(16 + 8 + 1 + 1)
+    expected = scored(model, ids, (0, 1, 17), (8, 17, 25), (9, 25, 26))
     assert abs(library.strided_loss(model, ids, 8) - expected) < 1e-5 and model.training
+
+
+@scores.holds
+def windows_that_do_not_overlap_are_blocks(library):
+    """Two of them, or a text that is shorter than the context."""
+    model = make()
+    for n in (16 * 2 + 1, 10):
+        ids = draw_ids(n)
+        assert abs(library.strided_loss(model, ids, 16) - library.split_loss(model, ids)) < 1e-5
+
+
+@scores.holds
+def build_no_graph(library):
+    model, learning = make(), []
+    model.register_forward_hook(lambda *_: learning.append(torch.is_grad_enabled()))
+    library.split_loss(model, draw_ids(9))
+    library.strided_loss(model, draw_ids(9), 8)
+    assert learning == [False, False]
 
 
 class Elsewhere(nn.Module):
@@ -94,6 +112,12 @@ scores.faults = [
      strided_loss_by_hand),
     ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]", strided_loss_by_hand),
     ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", strided_loss_by_hand),
+    ("the last window twice", "range(size, len(ids) - 1, stride)", "range(size, len(ids), stride)",
+     raises(ValueError, windows_that_do_not_overlap_are_blocks)),
+    ("a short text begins with its end", "max(0, end - size)", "end - size",
+     raises(ValueError, windows_that_do_not_overlap_are_blocks)),
+    ("learns from blocks", "@torch.no_grad()\ndef split_loss", "def split_loss", build_no_graph),
+    ("learns from windows", "@torch.no_grad()\ndef strided_loss", "def strided_loss", build_no_graph),
     ("blocks stay behind", "ids.to(device)", "ids", blocks_follow_the_model),
     ("windows stay behind", "ids = ids.to(next(model.parameters()).device)", "pass",
      windows_follow_the_model),

@@ -162,6 +162,14 @@ def the_nucleus_is_the_fewest(library):
             assert torch.equal(kept, expected)
 
 
+@drawing.holds
+def the_first_of_equals_stay(library):
+    """Of 128 tokens that are all as likely, or every second one is, those of the lowest ids."""
+    even = torch.arange(128) % 2 == 0
+    kept = library.nucleus(torch.stack([torch.zeros(128), 50.0 * even]), 0.5).isfinite()
+    assert torch.equal(kept, torch.stack([torch.arange(128) < 64, even & (torch.arange(128) < 64)]))
+
+
 def test_all_that_tie_with_the_kth_can_be_drawn():
     drawn = next_token(torch.tensor([[0.0, 3.0, 3.0, 3.0, 1.0]]).expand(200, 5), top_k=2)
     assert set(drawn.flatten().tolist()) == {1, 2, 3}
@@ -234,6 +242,7 @@ drawing.faults = [
      "(probs.cumsum(dim=-1) - probs).roll(1, dims=-1).index_fill(-1, torch.tensor([0]), 0)",
      the_nucleus_is_the_fewest),
     ("the unlikely first", "descending=True", "descending=False", the_nucleus_is_the_fewest),
+    ("equals in any order", ", stable=True", "", the_first_of_equals_stay),
     ("left out in the wrong order", ".scatter(-1, order, likelier >= top_p)", "", the_nucleus_is_the_fewest),
     ("nucleus at temperature 1", "nucleus(logits, top_p)",
      "logits.masked_fill(nucleus(logits * temperature, top_p).isinf(), -math.inf)",

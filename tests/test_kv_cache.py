@@ -135,6 +135,16 @@ test_at_any_size = writing.at_any_size(
 )  # fmt: skip
 
 
+def test_prompts_end_together_behind_zeros():
+    idx, pad = left_padded([[5, 6, 7], [8], [9, 10]])
+    assert idx.tolist() == [[5, 6, 7], [0, 0, 8], [0, 9, 10]] and pad.tolist() == [0, 2, 1]
+
+
+def test_positions_and_masks_are_where_the_padding_is():
+    pad = torch.zeros(2, dtype=torch.int64, device="meta")
+    assert kv_cache.positions_after(1, 3, pad).device == kv_cache.mask_after(1, 3, pad).device == pad.device
+
+
 def generating(*shape, **dials):
     """`generate`, from a prompt of this shape, as a job."""
     return partial(make(nanogpt, 4).generate, draw_ids(*shape), 1, **dials)

@@ -68,6 +68,14 @@ def equals_torch(library, B, T, n_head, hs):
                 close(one, other)
 
 
+@norms.holds
+def has_torchs_eps(library, B, T, n_head, hs):
+    """For numbers so small that eps decides how large they become."""
+    C = n_head * hs
+    x = 1e-3 * draw(B, T, C)
+    close(library.LayerNorm(C).double()(x), nn.LayerNorm(C).double()(x))
+
+
 # ---------------------------------------------------------------- the block
 
 
@@ -149,6 +157,7 @@ norms.faults = [
     ("mean square for variance", VARIANCE, "x.square().mean(dim=-1, keepdim=True)", equals_torch),
     ("eps outside the root", ROOT, "/ (torch.sqrt(var) + self.eps)", equals_torch),
     ("eps forgotten", ROOT, "/ torch.sqrt(var)", equals_torch),
+    ("half of eps", "1e-5", "5e-6", has_torchs_eps),
     ("root forgotten", ROOT, "/ (var + self.eps)", equals_torch),
     ("mean not subtracted", "(x - mean)", "x", equals_torch),
     ("gain missing", "self.gamma * (x - mean)", "(x - mean)", equals_torch),

@@ -122,6 +122,14 @@ def model_hears_its_past(library):
 
 
 @frame.holds
+def tokens_enter_as_sums(library):
+    """Of the token's own embedding and its position's, the same token differently in another place."""
+    model = make_model(library)
+    tokens, places = model.token_embedding_table.weight, model.position_embedding_table.weight
+    close(model.embed(torch.tensor([[3, 9, 3]]))[0], tokens[[3, 9, 3]] + places[:3])
+
+
+@frame.holds
 def positions_tell_the_order(library):
     """Reversing the past changes the last prediction if, and only if, the model has positions."""
     model, other = make_model(library), torch.cat([IDX[:, :-1].flip(1), IDX[:, -1:]], dim=1)
@@ -135,6 +143,17 @@ def positions_count_from_the_start(library):
     """The logits of a short context are the first ones of a longer context that begins with it."""
     model = make_model(library)
     close(model(IDX[:, :3])[0], model(IDX)[0][:, :3])
+
+
+@frame.holds
+def positions_follow_the_ids(library):
+    """To their device."""
+    model, devices = make_model(library).to("meta"), []
+    model.position_embedding_table.register_forward_pre_hook(
+        lambda _, ids: devices.append(ids[0].device.type)
+    )
+    model(IDX.to("meta"))
+    assert devices == ["meta"]
 
 
 def test_parameters_are_created_in_the_lectures_order():
@@ -197,6 +216,8 @@ one_head.faults = [
 ]  # fmt: skip
 frame.faults = [
     ("no positions", "tok_emb + pos_emb", "tok_emb + 0 * pos_emb", positions_tell_the_order),
+    ("positions subtracted", "tok_emb + pos_emb", "tok_emb - pos_emb", tokens_enter_as_sums),
+    ("positions stay behind", ", device=idx.device", "", positions_follow_the_ids),
     ("positions from the end", "torch.arange(T, ", "torch.arange(8 - T, 8, ", positions_count_from_the_start),
     ("body left out", "self.body(self.embed(idx))", "self.embed(idx)", model_hears_its_past),
     ("text read backwards", "self.body(self.embed(idx))", "self.body(self.embed(idx).flip(1)).flip(1)",

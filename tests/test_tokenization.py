@@ -125,6 +125,10 @@ def test_the_lecture_keeps_its_last_tenth_for_validation():
     assert splits["val"].shape == (111_540,)
 
 
+def test_two_ids_are_enough_for_two_parts():
+    assert [part.tolist() for part in split_data(torch.arange(2), 0.5).values()] == [[0], [1]]
+
+
 def test_the_parts_are_views():
     ids = torch.zeros(10, dtype=torch.int64)
     splits = split_data(ids)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import close, refusals, seeded
+from kit import close, draw_ids, refusals, seeded
 from torch import nn
 
+from lecture_lib import bigram
 from lecture_lib.base.errors import CourseError
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
@@ -20,7 +21,9 @@ from lecture_lib.training import (
     History,
     TrainConfig,
     adamw,
+    config_parser,
     estimate_loss,
+    progress_bar,
     sample_text,
     train,
     training_steps,
@@ -96,6 +99,14 @@ def test_generate_keeps_the_prompt_and_follows_the_table():
     assert text.tolist() == [[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 2, 3]]
 
 
+def test_generate_builds_no_graph():
+    learning = []
+    model = BigramLanguageModel(4)
+    model.register_forward_hook(lambda *_: learning.append(torch.is_grad_enabled()))
+    model.generate(torch.tensor([[0]]), max_new_tokens=3)
+    assert learning == [False] * 3
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -117,6 +128,21 @@ def test_a_step_is_taken_once_the_next_one_is_asked_for():
         assert before is None or not torch.equal(table, before)
         before = table.detach().clone()
     assert step == 59 and not torch.equal(table, before)
+
+
+def test_the_bar_counts_the_tokens_of_a_run_or_of_what_is_left_of_it(capsys):
+    """Of 60 steps with 32 tokens each."""
+    assert list(progress_bar(QUICK)) == list(range(60))
+    for first_step, tokens in ((0, 0), (57, 1824)):
+        capsys.readouterr()
+        assert list(progress_bar(QUICK, first_step)) == list(range(first_step, 60))
+        assert f" {tokens}/1920 [00:00<?, ?token/s]" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_does_not_repeat_its_estimate():
+    model, history = BigramLanguageModel(2), History([40], [0.5], [0.6])
+    assert list(training_steps(model, ALTERNATING, QUICK, adamw(model, QUICK), history, first_step=40))
+    assert history.steps == [40, 59] and history.train[0] == 0.5
 
 
 def test_another_optimizer_can_be_given():
@@ -145,6 +171,18 @@ def test_estimate_covers_each_split_alone():
     assert losses["val"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_estimate_is_the_mean_over_the_lectures_loop():
+    """Batch after batch, as the video draws them (38:00), though more than one pass through the model."""
+    model, splits = seeded(BigramLanguageModel, 11), {"train": draw_ids(400), "val": draw_ids(90, seed=8)}
+    config = TrainConfig(batch_size=8, block_size=4, eval_iters=200)
+    torch.manual_seed(1)
+    expected = {
+        split: sum(model(*get_batch(splits, split, 8, 4))[1].item() for _ in range(200)) / 200
+        for split in splits
+    }
+    assert seeded(estimate_loss, model, splits, config, seed=1) == pytest.approx(expected, abs=1e-5)
+
+
 class Moody(nn.Module):
     """Its loss says in which mode it was asked."""
 
@@ -169,11 +207,43 @@ def test_measuring_and_sampling_happen_in_eval_mode_and_restore_the_mode(trainin
     assert model.training is training
 
 
+class Arrived(Exception):
+    pass
+
+
+class Elsewhere(nn.Module):
+    """A model on another device, which ends what is done with it once ids have arrived there."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, *inputs):
+        assert {ids.device.type for ids in inputs} == {"meta"}
+        raise Arrived
+
+    def generate(self, idx, max_new_tokens):
+        self(idx)
+
+
+def test_ids_go_where_the_model_is():
+    model, history = Elsewhere(), History([0], [0.0], [0.0])  # the first step's estimate is there
+    optimizer = adamw(BigramLanguageModel(2), QUICK)
+    for use in (
+        lambda: estimate_loss(model, ALTERNATING, QUICK),
+        lambda: list(training_steps(model, ALTERNATING, QUICK, optimizer, history)),
+        lambda: sample_text(model, CharTokenizer("ab"), 1, "a"),
+    ):
+        with pytest.raises(Arrived):
+            use()
+
+
 def test_same_seed_same_text():
     torch.manual_seed(0)
     model, tokenizer = BigramLanguageModel(26), CharTokenizer("abcdefghijklmnopqrstuvwxyz")
     texts = [sample_text(model, tokenizer, 40, prompt="a", seed=seed) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
+    assert sample_text(model, tokenizer, 40, prompt="a") == sample_text(model, tokenizer, 40, "a", 1337)
     assert len(texts[0]) == 41 and texts[0].startswith("a")
 
 
@@ -184,6 +254,11 @@ test_settings_must_be_positive = refusals(
         for value in (0, -1, math.nan)
     )
 )
+
+
+def test_the_settings_are_the_lectures_unless_told():
+    """For the bigram model, video 38:00."""
+    assert TrainConfig() == TrainConfig(32, 8, 3000, 300, 200, 0.01)
 
 
 def test_what_is_chosen_for_sampling_reaches_the_model():
@@ -218,6 +293,38 @@ def test_script_trains_and_samples():
     assert done.returncode == 0
     assert "step    19: train loss" in done.stdout
     assert len(done.stdout) > 500
+
+
+def test_the_options_are_the_settings_and_the_seed():
+    parser, defaults = config_parser("", TrainConfig()), vars(TrainConfig())
+    assert vars(parser.parse_args([])) == {**defaults, "seed": 1337}
+    chosen = vars(parser.parse_args(["--max-iters", "7", "--learning-rate", "1e-3", "--seed", "2"]))
+    assert chosen == {**defaults, "max_iters": 7, "learning_rate": 1e-3, "seed": 2}
+
+
+def sample_of_the_script(capsys, seed: int) -> str:
+    bigram.main(["--max-iters=1", "--eval-iters=1", "--learning-rate=1e-9", f"--seed={seed}"])
+    out = capsys.readouterr().out
+    assert out.startswith("device: ") and out.count("train loss") == 1  # of the only step
+    return out.rpartition("\r")[2]  # what stands after the progress bar
+
+
+def test_the_scripts_sample_has_500_characters_and_follows_the_seed(capsys):
+    one, again, other = (sample_of_the_script(capsys, seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert one.startswith("\n") and len(one) == len("\n") + 500 + len("\n")
+
+
+def test_the_scripts_seed_is_for_the_draws_too(capsys, monkeypatch):
+    """Models that know nothing, and are all alike, write different texts."""
+
+    class Blank(BigramLanguageModel):
+        def __init__(self, vocab_size):
+            super().__init__(vocab_size)
+            nn.init.zeros_(self.token_embedding_table.weight)
+
+    monkeypatch.setattr(bigram, "BigramLanguageModel", Blank)
+    assert sample_of_the_script(capsys, 1) != sample_of_the_script(capsys, 2)
 
 
 def test_script_help_and_mistakes():
