@@ -17,7 +17,7 @@ from lecture_lib.base.records import read_json, stamp, write_json
 from .chapters import Chapter
 from .tables import aligned
 
-COLUMNS = ("rung", "the lecture", "parameters", "recorded, mean +- sd", "this machine")
+COLUMNS = ("rung", "the lecture", "parameters", "recorded, mean ± sd", "this machine")
 SEEDS = DATA / "recorded" / "seeds"
 FULL_SIZE = DATA / "recorded" / "full.json"  # the recorded run at the lecture's full size
 OWN, CHANGED = "run.json", "run_with_other_settings.json"  # in out/NN_name/
@@ -115,7 +115,7 @@ def ladder_table(out: Path = OUT) -> str:
     rows = [COLUMNS]
     for stem, numbers in lecture_numbers().items():
         summary, run, full = seed_summary(stem), latest_run(stem, out), numbers.get("full")
-        recorded = f"{summary['val']['mean']:.4f} +- {summary['val']['sd']:.4f}" if summary else ""
+        recorded = f"{summary['val']['mean']:.4f} ± {summary['val']['sd']:.4f}" if summary else ""
         recorded += other_size(summary["runs"][0], numbers) if summary else ""
         rows.append(row(numbers, recorded, run))
         if full:
