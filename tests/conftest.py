@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from nbformat.v4 import new_output
 from player import Player
 from small_course import Course, notebook
@@ -11,6 +12,14 @@ from small_course import Course, notebook
 from lecture_lib.course.stored import save
 
 pytest.register_assert_rewrite("faults", "kit")  # so that its tests say what differs
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before() -> Iterator[None]:
+    """A command chooses torch's threads for its process, but in this one other tests come after it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

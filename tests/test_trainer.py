@@ -334,7 +334,7 @@ def estimates_repeat_up_to_the_last_step(library, tmp_path):
     history = run.train(SPLITS)
     library.reseed(1337, 0, "estimate")
     assert history.val[-1] == estimate_loss(run.model, SPLITS, run.config)["val"]
-    still = make(library, tmp_path, max_iters=5, learning_rate=1e-30, min_lr=0.0, weight_decay=0.0)
+    still = make(library, tmp_path / "still", max_iters=5, learning_rate=1e-30, min_lr=0.0, weight_decay=0.0)
     assert len(set(still.train(SPLITS).val)) == 1
 
 
