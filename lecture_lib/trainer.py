@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -238,9 +238,8 @@ class Trainer(LongRun):
     def train(self, splits: dict[str, torch.Tensor]) -> History:
         """As any long run; CourseError, too, if the folder holds the finished model of another run."""
         card_file = self.folder / "model.json"
-        kept, seed = read_json(card_file), self.facts["seed"]
-        mine = {"model": asdict(self.model.config), "training": asdict(self.config), "seed": seed}
-        others = [name for name in mine if kept.get(name, mine[name]) != mine[name]]
+        kept = read_json(card_file)
+        others = [name for name, mine in self.settings.items() if kept.get(name, mine) != mine]
         if others:
             raise CourseError(
                 f"{card_file} is the result of another run, which differs in: {', '.join(others)}; "

@@ -278,3 +278,26 @@ def assert_readable(axes: Axes) -> None:
     width, height = axes.figure.canvas.get_width_height()
     for text, box in texts:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+
+
+# ---------------------------------------------------------------- devices
+
+
+class Elsewhere(nn.Module):
+    """A model on another device, which ends what is done with it once ids have arrived there."""
+
+    block_size = 4
+
+    class Arrived(Exception):
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, idx, targets=None):
+        assert {ids.device.type for ids in (idx, targets) if ids is not None} == {"meta"}
+        raise Elsewhere.Arrived
+
+    def generate(self, idx, max_new_tokens):
+        self(idx)

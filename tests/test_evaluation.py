@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from kit import Suite, draw_ids, raises, refusals, seeded, suite_tests
-from torch import nn
+from kit import Elsewhere, Suite, draw_ids, raises, refusals, seeded, suite_tests
 from torch.nn import functional as F
 
 from lecture_lib import evaluation
@@ -68,23 +67,6 @@ def build_no_graph(library):
     library.split_loss(model, draw_ids(9))
     library.strided_loss(model, draw_ids(9), 8)
     assert learning == [False, False]
-
-
-class Elsewhere(nn.Module):
-    """A model on another device, which ends the scoring once ids have arrived there."""
-
-    block_size = 4
-
-    class Arrived(Exception):
-        pass
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
-
-    def forward(self, idx, targets=None):
-        assert {ids.device.type for ids in (idx, targets) if ids is not None} == {"meta"}
-        raise Elsewhere.Arrived
 
 
 @scores.holds

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import close, draw_ids, refusals, seeded
+from kit import Elsewhere, close, draw_ids, refusals, seeded
 from torch import nn
 
 from lecture_lib import bigram
@@ -207,25 +207,6 @@ def test_measuring_and_sampling_happen_in_eval_mode_and_restore_the_mode(trainin
     assert model.training is training
 
 
-class Arrived(Exception):
-    pass
-
-
-class Elsewhere(nn.Module):
-    """A model on another device, which ends what is done with it once ids have arrived there."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
-
-    def forward(self, *inputs):
-        assert {ids.device.type for ids in inputs} == {"meta"}
-        raise Arrived
-
-    def generate(self, idx, max_new_tokens):
-        self(idx)
-
-
 def test_ids_go_where_the_model_is():
     model, history = Elsewhere(), History([0], [0.0], [0.0])  # the first step's estimate is there
     optimizer = adamw(BigramLanguageModel(2), QUICK)
@@ -234,7 +215,7 @@ def test_ids_go_where_the_model_is():
         lambda: list(training_steps(model, ALTERNATING, QUICK, optimizer, history)),
         lambda: sample_text(model, CharTokenizer("ab"), 1, "a"),
     ):
-        with pytest.raises(Arrived):
+        with pytest.raises(Elsewhere.Arrived):
             use()
 
 

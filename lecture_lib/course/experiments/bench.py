@@ -160,14 +160,14 @@ def rung_steps() -> dict[str, Callable]:
     layer_norm = partial(LayerNormModel, vocab_size=65, block_size=8, n_embd=32, n_head=4, n_layer=3)
     shipped = GPTConfig(block_size=128, n_embd=128)
     makers = {
-        "a training step: chapter 03": (lambda _: BigramLanguageModel(65), GPTConfig(block_size=8), 32),
-        "a training step: chapter 10": (lambda _: layer_norm(), GPTConfig(block_size=8), 32),
-        "a training step: chapter 11": (GPT, GPTConfig(), 16),
-        "a training step: the small model in data/checkpoint": (GPT, shipped, 16),
-        "a training step: twice as large": (GPT, replace(shipped, n_embd=192), 16),
-        "a training step: the lecture's full size": (MODELS["chapter 13, all heads at once"], LECTURE, 4),
+        "chapter 03": (lambda _: BigramLanguageModel(65), GPTConfig(block_size=8), 32),
+        "chapter 10": (lambda _: layer_norm(), GPTConfig(block_size=8), 32),
+        "chapter 11": (GPT, GPTConfig(), 16),
+        "the small model in data/checkpoint": (GPT, shipped, 16),
+        "twice as large": (GPT, replace(shipped, n_embd=192), 16),
+        "the lecture's full size": (MODELS["chapter 13, all heads at once"], LECTURE, 4),
     }
-    return {name: training_step(*maker) for name, maker in makers.items()}
+    return {f"a training step: {name}": training_step(*maker) for name, maker in makers.items()}
 
 
 @contextmanager
@@ -295,10 +295,7 @@ def rows(results: dict) -> list[tuple[str, ...]]:
 def thread_rows(results: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
     """The milliseconds of each piece of work against threads as a table, a heading first."""
     first = next(iter(results.values()))
-    heading = (
-        "milliseconds",
-        *(name.replace("busy", "beside a busy program") for name in first),
-    )
+    heading = ("milliseconds", *(name.replace("busy", "beside a busy program") for name in first))
     return [heading, *((name, *(f"{ms:,.1f}" for ms in found.values())) for name, found in results.items())]
 
 

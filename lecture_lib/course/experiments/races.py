@@ -217,9 +217,10 @@ def at_full_length(variant: str, name: str, seed: int, path: Path = ABLATIONS) -
     Raises CourseError for a race that has no ablations, and for an unknown variant.
     """
     check_ablated(name)
-    if variant not in variants(name):
-        raise CourseError(f"no variant {variant!r} of {name}; expected one of: {', '.join(variants(name))}")
-    config, training = variants(name)[variant]
+    known = variants(name)
+    if variant not in known:
+        raise CourseError(f"no variant {variant!r} of {name}; expected one of: {', '.join(known)}")
+    config, training = known[variant]
     inner, parts, dev = split_for_settings()
     model, _ = timed_race(seed, (config, training), inner, parts)
     run = {"variant": variant, "seed": seed, "steps": training.max_iters, "dev": split_loss(model, dev)}
