@@ -89,7 +89,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     command(progress_command)
     command(bench_command)
     lab = command(lab_command)
-    lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
+    lab.add_argument("options", nargs="*", help="for JupyterLab, after two dashes: -- --port 9999")
 
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
