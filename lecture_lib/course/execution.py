@@ -34,6 +34,7 @@ from .tables import aligned
 PRESETS = NOTEBOOKS / "presets.toml"
 START_SECONDS = 60  # that a kernel may take to give its first answer
 KILLED = "perhaps out of memory: close other programs, or try a smaller size (-p, --preset smoke)"
+FORKS = multiprocessing.get_context("forkserver")  # workers fork from a process that has imported all they need
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
@@ -120,6 +121,7 @@ def run_chapters(
 
 def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: int) -> Iterator[Result]:
     """Run each chapter in its own process with one thread: tiny models gain next to nothing from two."""
+    FORKS.set_forkserver_preload([__name__])
     waiting, running = deque(plans), {}
     bar = tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True)
     with ThreadPoolExecutor(at_a_time) as pool, bar:
@@ -144,7 +146,7 @@ def run_apart(chapter: Chapter, parameters: dict[str, Value], out: Path) -> Resu
     """`run_chapter` in a process of its own; a failure, even that it was killed, is in the result."""
     began, executed = time.perf_counter(), out / chapter.stem / chapter.path.name
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker) as process:
+        with ProcessPoolExecutor(1, FORKS, begin_worker, (dict(os.environ),)) as process:
             return process.submit(run_chapter, chapter, parameters, out).result()
     except CourseError as error:
         failure = str(error)
@@ -153,9 +155,13 @@ def run_apart(chapter: Chapter, parameters: dict[str, Value], out: Path) -> Resu
     return Result(chapter, time.perf_counter() - began, executed, None, None, failure)
 
 
-def begin_worker() -> None:
-    """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too."""
-    os.environ |= fixed(1)
+def begin_worker(environment: dict[str, str]) -> None:
+    """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too.
+
+    The parent's variables may have changed since the process from which workers fork was started.
+    """
+    os.environ.clear()
+    os.environ |= environment | fixed(1)
     os.setpgrp()
 
 
