@@ -157,6 +157,7 @@ def begin_worker() -> None:
     """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too."""
     os.environ |= fixed(1)
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells have ignored in the background
 
 
 def run_chapter(
