@@ -313,20 +313,29 @@ def test_command_line_mistakes(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def checked_while_sent(signum: int, monkeypatch) -> int:
+    """The exit status of `lecture check` whose work is to send its own process a signal."""
+
+    def check_command(arguments):
+        os.kill(os.getpid(), signum)
+        return 0
+
+    monkeypatch.setattr(cli, "check_command", check_command)
+    return cli.main(["check"])
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_being_asked_to_end_is_like_ctrl_c(monkeypatch, capsys, signum):
     before = signal.getsignal(signum)
-    monkeypatch.setattr(cli, "check_command", lambda arguments: os.kill(os.getpid(), signum) or 0)
-    assert cli.main(["check"]) == 1
+    assert checked_while_sent(signum, monkeypatch) == 1
     assert capsys.readouterr().err == "\nlecture: interrupted\n"
     assert signal.getsignal(signum) == before
 
 
 def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):
-    monkeypatch.setattr(cli, "check_command", lambda arguments: os.kill(os.getpid(), signal.SIGHUP) or 0)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert cli.main(["check"]) == 0
+        assert checked_while_sent(signal.SIGHUP, monkeypatch) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
 
