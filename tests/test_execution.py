@@ -16,6 +16,7 @@ from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import alone_in
+from lecture_lib.base.paths import SOLUTIONS
 from lecture_lib.base.records import write_json
 from lecture_lib.course import cli, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
@@ -376,7 +377,7 @@ def test_every_notebook_is_tested_once_and_the_long_ones_begin(monkeypatch):
     cli.nbval_as_on(cli.OTHER_MACHINES[0])
     suite, notebooks = asked
     assert [target for target in suite if target != "tests"] == notebooks
-    assert sorted(notebooks) == sorted(str(chapter.path) for chapter in all_chapters())
+    assert sorted(notebooks) == sorted(str(each.path) for each in all_chapters() + all_chapters(SOLUTIONS))
     assert suite.index("tests") == len(cli.LONG)
 
 
