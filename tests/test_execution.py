@@ -146,8 +146,11 @@ def test_only_a_run_recorded_meanwhile_counts(tmp_path):
     assert run_since("03_bigram", tmp_path, time.time() + 60) is None
 
 
-def lecture(folder: Path, *words: str) -> subprocess.Popen:
-    """`lecture run ...` in a process of its own, over a temporary course's notebooks and output folder."""
+def lecture(folder: Path, *words: str, ctrl_c=signal.SIG_DFL) -> subprocess.Popen:
+    """`lecture run ...` in a process of its own, over a temporary course's notebooks and output folder.
+
+    `ctrl_c` is what SIGINT does there: shells have it ignored (SIG_IGN) by what they run in the background.
+    """
     script = (
         "import sys; from pathlib import Path; from lecture_lib.course import chapters, execution, cli;"
         "folder = Path(sys.argv[1]);"
@@ -157,8 +160,7 @@ def lecture(folder: Path, *words: str) -> subprocess.Popen:
         "sys.exit(cli.main(['run', *sys.argv[2:]]))"
     )
     command = [sys.executable, "-c", script, str(folder), *words]
-    # Ctrl-C reaches it also if this suite runs in the background, where shells have it ignored.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    heeding = partial(signal.signal, signal.SIGINT, ctrl_c)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
     )
@@ -185,19 +187,24 @@ def test_a_refusal_in_a_cell_is_told_in_its_sentence_alone(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stems", [["01_tiny"], ["01_tiny", "02_tiny", "03_tiny"]], ids=["one", "two of three"]
+    ("stems", "signum", "ctrl_c"),
+    [
+        (["01_tiny"], signal.SIGINT, signal.SIG_DFL),
+        (["01_tiny", "02_tiny", "03_tiny"], signal.SIGTERM, signal.SIG_IGN),
+    ],
+    ids=["Ctrl-C in one", "SIGTERM in two of three in the background"],
 )
-def test_ctrl_c_leaves_readable_partial_notebooks(tiny, tmp_path, stems):
+def test_interruption_leaves_readable_partial_notebooks(tiny, tmp_path, stems, signum, ctrl_c):
     markers = [tmp_path / f"{stem} reached" for stem in stems]
     for stem, marker in zip(stems, markers, strict=True):
         reach = f"from pathlib import Path\nimport time\nPath({str(marker)!r}).touch()\ntime.sleep(300)"
         tiny("print('before')", reach, stem=stem)
-    process = lecture(tmp_path)
+    process = lecture(tmp_path, ctrl_c=ctrl_c)
     deadline = time.time() + 90
     while not all(marker.exists() for marker in markers[:2]) and time.time() < deadline:
         time.sleep(0.1)
     assert all(marker.exists() for marker in markers[:2])
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "interrupted" in errors
@@ -305,6 +312,41 @@ def test_kernels_are_this_interpreter_s_whatever_surrounds_them(tiny, tmp_path, 
 def test_command_line_mistakes(words, message, capsys):
     assert cli.main(words) == 1
     assert message in capsys.readouterr().err
+
+
+def checked_while_sent(signum: int, monkeypatch) -> int:
+    """The exit status of `lecture check` whose work is to send its own process a signal."""
+
+    def check_command(arguments):
+        os.kill(os.getpid(), signum)
+        return 0
+
+    monkeypatch.setattr(cli, "check_command", check_command)
+    return cli.main(["check"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_being_asked_to_end_is_like_ctrl_c(monkeypatch, capsys, signum):
+    before = signal.getsignal(signum)
+    assert checked_while_sent(signum, monkeypatch) == 1
+    assert capsys.readouterr().err == "\nlecture: interrupted\n"
+    assert signal.getsignal(signum) == before
+
+
+def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert checked_while_sent(signal.SIGHUP, monkeypatch) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("words", [["--port", "9999"], ["--help"], ["03_bigram.ipynb", "--no-browser"], []])
+def test_all_further_words_of_lab_are_jupyterlab_s(monkeypatch, words):
+    asked = []
+    monkeypatch.setattr(subprocess, "call", lambda command, cwd: asked.append(command) or 0)
+    assert cli.main(["lab", *words]) == 0
+    assert asked == [[sys.executable, "-m", "jupyter", "lab", *words]]
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2, None])

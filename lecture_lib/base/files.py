@@ -55,6 +55,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp makes private files; these are ordinary ones
         try:
             yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())  # or a power cut could leave the new name without its content
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,6 +72,7 @@ def write_text(path: Path, text: str) -> None:
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold `folder`, made if it is missing, for this process alone while the block runs.
 
+    What a process that was killed had half written there is removed first.
     Raises CourseError at once if another process holds it. However a process ends, its hold ends with it.
     """
     lock = folder / ".lock"
@@ -78,6 +81,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.touch()
     try:
         with FileLock(lock, timeout=0):
+            for half_written in folder.glob(".*.tmp"):
+                half_written.unlink(missing_ok=True)
             yield
     except Timeout:
         raise CourseError(

@@ -163,6 +163,7 @@ def begin_worker(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ |= environment | fixed(1)
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells have ignored in the background
 
 
 def run_chapter(
