@@ -28,7 +28,7 @@ test-portable: $(READY)  ## nbval with one thread, with two, and without vector 
 test-parameters: $(READY)  ## chapters with each parameter at its least, a large and an odd value, and pairs of them
 	$(LECTURE) test --parameters
 
-bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews the README's table
+bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews docs/records.md
 	$(LECTURE) bench
 
 lab: $(READY)  ## open JupyterLab in notebooks/

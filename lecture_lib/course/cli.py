@@ -184,6 +184,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     import torch
 
     from .experiments.races import ablate, at_full_length, races
+    from .records_page import renew
 
     torch.set_num_threads(1 if arguments.ablate or arguments.variant else CORES)
     if arguments.ablate:
@@ -194,11 +195,13 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
         runs = races(arguments.seeds, arguments.race, arguments.record)
     for run in runs:
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
+    if arguments.record or arguments.ablate:
+        renew()
     return 0
 
 
 def bench_command(arguments: argparse.Namespace) -> int:
-    """Time the course's models side by side; renew the record and the README's table."""
+    """Time the course's models side by side; renew the record and docs/records.md."""
     import torch
 
     from .experiments.bench import record_benchmark
@@ -324,10 +327,12 @@ def ship_command(arguments: argparse.Namespace) -> int:
     """Put a finished run's model, at half precision, and its record into data/."""
     import torch
 
+    from .records_page import renew
     from .shipping import ship
 
     torch.set_num_threads(CORES)
     print(f"wrote {ship(arguments.run, arguments.name, arguments.commit)}")
+    renew()
     return 0
 
 
@@ -337,6 +342,7 @@ def seeds_command(arguments: argparse.Namespace) -> int:
     from .execution import run_chapters
     from .kernels import own_kernels
     from .ladder import record_seeds
+    from .records_page import renew
 
     chapter, runs = find_chapter(arguments.chapter), []
     for seed in arguments.seeds:
@@ -347,6 +353,7 @@ def seeds_command(arguments: argparse.Namespace) -> int:
         runs.append(result.losses)
     command = f"lecture seeds {chapter.label} {' '.join(map(str, arguments.seeds))}"
     print(f"wrote {record_seeds(chapter.stem, runs, command).relative_to(ROOT)}")
+    renew()
     return 0
 
 
