@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+BOOK_READY := $(VENV)/.book-ready
 LECTURE := $(VENV)/bin/lecture
 # The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
 WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-portable test-parameters bench lab promote check refresh corpus clean
+.PHONY: help setup run test test-portable test-parameters bench book lab promote check refresh corpus clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ test-parameters: $(READY)  ## chapters with each parameter at its least, a large
 
 bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews docs/records.md
 	$(LECTURE) bench
+
+book: $(BOOK_READY)  ## make the course a book in the browser: out/book/index.html
+	$(LECTURE) book
 
 lab: $(READY)  ## open JupyterLab in notebooks/
 	$(LECTURE) lab
@@ -59,3 +63,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
 	@pwd -P > $@
+
+$(BOOK_READY): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[book]'
+	@touch $@

@@ -87,6 +87,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     speedrun.add_argument("--variant", metavar="NAME",
                           help='instead, one of those variants for all of the steps')  # fmt: skip
     command(bench_command)
+    command(book_command)
     lab = command(lab_command)
     lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
 
@@ -208,6 +209,14 @@ def bench_command(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(CORES)
     print(record_benchmark())
+    return 0
+
+
+def book_command(arguments: argparse.Namespace) -> int:
+    """Make the course a book in the browser: out/book/index.html."""
+    from .book.staging import build_book
+
+    print(f"wrote {build_book()}")
     return 0
 
 
