@@ -1,31 +1,36 @@
-"""The book: what `lecture book` makes of notebooks, library and records, read as a browser would."""
+"""The book as `lecture book` makes it: its pages as files, and in a browser."""
 
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from nbformat.v4 import new_code_cell
-from small_course import FIRST, notebook
+import torch
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import NOTEBOOKS, ROOT
-from lecture_lib.course import repository
+from lecture_lib.base.paths import SHIPPED
+from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.course.book import staging
-from lecture_lib.course.book.library import described, module_page
-from lecture_lib.course.book.links import in_book
-from lecture_lib.course.book.notebooks import page_of
-from lecture_lib.course.chapters import Chapter, all_chapters
+from lecture_lib.course.book.explorer import ALONE
+from lecture_lib.course.chapters import all_chapters
 from lecture_lib.course.promotion import read_modules
-from lecture_lib.course.stored import save
+from lecture_lib.evaluation import strided_loss
+from lecture_lib.gpt import GPT
 
-INSTALLED = all(map(find_spec, staging.NEEDED))
+IN_CI = bool(os.environ.get("CI"))  # where nothing is skipped
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_sphinx = pytest.mark.skipif(
-    not INSTALLED and not os.environ.get("CI"),
+    not all(map(find_spec, staging.NEEDED)) and not IN_CI,
     reason="the book's extra isn't installed: pip install -e '.[book]'",
+)
+needs_browser = pytest.mark.skipif(
+    not (find_spec("playwright") and CHROMIUM) and not IN_CI,
+    reason="no browser to look at the book with: pip install -e '.[browser]', and install Chromium",
 )
 CHAPTERS = all_chapters()
 
@@ -140,115 +145,222 @@ def page_at(sources: Path, text: str) -> None:
     (sources / "index.md").write_text(text)
 
 
-def test_a_missing_extra_is_told_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "NEEDED", ("no_such_package",))
-    with pytest.raises(
-        CourseError, match=re.escape("no_such_package, which isn't installed; run: pip install")
-    ):
-        staging.build_book(tmp_path)
+# ---------------------------------------------------------------- in a browser
+
+PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-# ---------------------------------------------------------------- a chapter as a page
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    """Debian's Chromium, or another that is installed, without a window."""
+    from playwright.sync_api import sync_playwright
 
-
-@pytest.fixture
-def chapter(tmp_path) -> Chapter:
-    """A small chapter with a folded cell at its end."""
-    stored = notebook(FIRST)
-    folded = {"jupyter": {"source_hidden": True}, "tags": ["a"]}
-    stored.cells.append(new_code_cell("1", id="folded", metadata=folded))
-    save(stored, tmp_path / "01_numbers.ipynb")
-    return Chapter(tmp_path / "01_numbers.ipynb")
-
-
-def test_a_promoted_cell_is_preceded_by_where_it_went(chapter):
-    cells = page_of(chapter).cells
-    went = "{py:obj}`double <lecture_lib.numbers.double>` in {py:mod}`lecture_lib.numbers`"
-    where = [i for i, cell in enumerate(cells) if cell.source.startswith("```{container} promoted")]
-    assert went in cells[where[0]].source
-    assert cells[where[0] + 1].source.startswith("def double(x):") and len(where) == 2
-    assert len({cell.id for cell in cells}) == len(cells)
-
-
-def test_a_folded_cell_stays_folded(chapter):
-    assert page_of(chapter).cells[-1].metadata["tags"] == ["a", "hide-input"]
-    assert "hide-input" not in page_of(chapter).cells[1].metadata["tags"]
-
-
-def test_a_chapter_ends_with_its_solutions_if_there_are_any(chapter):
-    last = page_of(chapter, Path("somewhere/01_numbers.ipynb")).cells[-1].source
-    assert "](solutions/01_numbers.ipynb)" in last and "{toctree}" in last
-    assert "solutions" not in page_of(chapter).cells[-1].source
-
-
-# ---------------------------------------------------------------- links
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def unnamed(monkeypatch):
-    """The project as it is while pyproject.toml names no repository."""
-    monkeypatch.setattr(repository, "repository", lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("link", "expected"),
-    [
-        ("[a](https://example.org)", "[a](https://example.org)"),
-        ("[a](#here)", "[a](#here)"),
-        ("[a](02_batches.ipynb)", "[a](/notebooks/02_batches.ipynb)"),
-        ("[a](11_gpt.ipynb#4.-A-good-start)", "[a](/notebooks/11_gpt.ipynb#4-a-good-start)"),
-        ("[a](../lecture_lib/gpt.py)", "[a](/library/gpt.md)"),
-        ("[a](../lecture_lib/base/files.py)", "[a](/library/base.files.md)"),
-        ("[a](../README.md#two-commands)", "[a](/index.md)"),
-        ("[a](../docs/records.md#the-races)", "[a](/records.md#the-races)"),
-        ("![a](../data/recorded/bench.png)", "![a](/data/recorded/bench.png)"),
-        ("see [the card](../data/checkpoint/full.json).", "see the card."),
-    ],
-)
-def test_links_of_a_notebook_in_the_book(unnamed, link, expected):
-    assert in_book(link, NOTEBOOKS) == expected
-
-
-def test_files_without_a_page_are_linked_once_the_repository_has_a_name(tmp_path, monkeypatch):
-    named = tmp_path / "pyproject.toml"
-    named.write_text('[project]\nname = "x"\n[project.urls]\nRepository = "https://github.com/a/b/"\n')
-    assert repository.repository(named) == "https://github.com/a/b"
-    monkeypatch.setattr(repository, "repository", lambda: "https://github.com/a/b")
-    linked = in_book("[the card](../data/checkpoint/full.json)", NOTEBOOKS)
-    assert linked == "[the card](https://github.com/a/b/blob/main/data/checkpoint/full.json)"
-
-
-def test_a_project_without_a_repository_has_none(tmp_path):
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
-    assert repository.repository(tmp_path / "pyproject.toml") is None
-
-
-# ---------------------------------------------------------------- the library's pages
-
-
-def test_a_page_of_the_library_has_what_the_module_has():
-    page = module_page("gpt")
-    assert page.startswith("# gpt\n\n```{py:module} lecture_lib.gpt\n```\n")
-    assert "{py:class} GPTConfig(vocab_size: int=65, " in page.replace(" = ", "=")
-    assert ":type: int\n\ndistinct tokens\n" in page
-    assert "{py:function} decoder_block(config: GPTConfig) -> Block\n" in page
-    assert "{py:method} check_share(name: str) -> None\n" in page
-    assert (ROOT / "lecture_lib" / "gpt.py").read_text() in page
-
-
-def test_every_public_name_of_every_module_is_described():
-    for name, module in read_modules().items():
-        found = re.findall(r"\{py:\w+\} (\w+)", module_page(name))
-        assert {*module.public_names} <= {*found}
-
-
-def test_docstrings_link_times_papers_and_notebooks():
-    times = "[1:02:00](https://youtu.be/kCc8FmEb1nY?t=3720), [3:04](https://youtu.be/kCc8FmEb1nY?t=184)"
-    paper = "[Ba et al. 2016](https://arxiv.org/abs/1607.06450)"
-    assert described("As (video 1:02:00, 3:04; Ba et al. 2016).") == f"As (video {times}; {paper})."
-    assert described("From notebooks/11_gpt.ipynb.\nWritten by `lecture promote`: no.") == (
-        "From [11_gpt](/notebooks/11_gpt.ipynb)."
+def tab(chromium) -> Iterator:
+    """A fresh tab, and in `tab.troubles` what went wrong in it: errors, failed loads, requests elsewhere."""
+    page = chromium.new_page(viewport=DESK)
+    page.troubles = []
+    page.on("console", lambda said: said.type == "error" and page.troubles.append(said.text))
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))
+    page.on("requestfailed", lambda request: page.troubles.append(request.url))
+    page.on(
+        "request", lambda request: page.troubles.append(request.url) if "http" in request.url[:5] else None
     )
-    assert described("Ba et al. 2016: https://arxiv.org/abs/1607.06450") == (
-        "- [Ba et al. 2016](https://arxiv.org/abs/1607.06450)"
-    )
+    yield page
+    page.close()
+
+
+@needs_sphinx
+@needs_browser
+def test_every_page_opens_without_an_error_and_fits_a_phone(tab, pages):
+    wide = "document.documentElement.scrollWidth"
+    broken = "[...document.images].filter(image => image.complete && !image.naturalWidth).map(i => i.src)"
+    for path in pages:
+        tab.set_viewport_size(DESK)
+        tab.goto(path.as_uri())
+        assert not tab.troubles, path.name
+        assert tab.evaluate(broken) == [], path.name
+        tab.set_viewport_size(PHONE)
+        assert tab.evaluate(wide) <= PHONE["width"], path.name
+
+
+@needs_sphinx
+@needs_browser
+def test_search_finds_the_causal_mask(tab, book):
+    tab.goto((book / "search.html").as_uri() + "?q=causal+mask")
+    tab.wait_for_selector("#search-results li a")
+    found = [link.get_attribute("href") for link in tab.query_selector_all("#search-results li a")]
+    assert any("notebooks/05_self_attention.html" in link for link in found) and not tab.troubles
+
+
+# ---------------------------------------------------------------- the explorer
+
+TEXTS = [
+    "\n",
+    "R",
+    "ROMEO:\nWhat light",
+    "First Citizen:\nBefore we proceed any further, hear me speak.",
+    "To be, or not to be: that is the question",
+    "$3&XZqQ!",
+    "   \n\n  ''--;;::??",
+    "the quick brown fox jumps over the lazy dog and so on until the window is exactly full, " + "a" * 40,
+    "KING RICHARD III:\nNow is the winter of our discontent\nMade glorious summer",
+    "zzzzzzzzzzzzzzzz",
+]
+NUMBERS = """text => {
+    const { gpt } = explorer, reader = new Reader(gpt), { ids } = gpt.encode(text), places = [...ids.keys()];
+    reader.read(ids.slice(0, 2));  // and then the rest, so that what was kept is used
+    reader.read(ids);
+    const heads = [...Array(gpt.n_layer * gpt.n_head).keys()];
+    return {
+        logits: places.map(t => [...reader.logitsAt(t)]),
+        attention: heads.map(i => places.map(t => places.map(
+            s => reader.listens(Math.floor(i / gpt.n_head), i % gpt.n_head, t, s)))),
+        lens: places.map(t => reader.lens(t)),
+    };
+}"""
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The model that the explorer shows, by torch: model and tokenizer."""
+    return load_checkpoint(SHIPPED["small"])[:2]
+
+
+@pytest.fixture(params=["explorer.html", ALONE])
+def explorer(request, tab, book):
+    """The explorer in a tab: as a page of the book, and as a single file."""
+    tab.goto((book / request.param).as_uri())
+    tab.wait_for_function("window.explorer")
+    yield tab
+    assert not tab.troubles
+
+
+def numbers_by_torch(small, text: str) -> dict[str, torch.Tensor]:
+    """Logits (T, V), attention (layers * heads, T, T), and the lens's probabilities (T, layers + 1, V)."""
+    model, tokenizer = small
+    assert isinstance(model, GPT)
+    attention, streams = [], [x := model.embed(torch.tensor([tokenizer.encode(text)]))]
+    *blocks, norm = model.body
+    for block in blocks:
+        attention += [head.attend(block.ln1(x))[1][0] for head in block.sa[0].heads]
+        streams.append(x := block(x))
+    logits = [model.lm_head(norm(stream))[0] for stream in streams]  # each (T, V)
+    lens = torch.stack(logits, dim=1).softmax(dim=-1)  # (T, layers + 1, V)
+    return {"logits": logits[-1], "attention": torch.stack(attention), "lens": lens}
+
+
+@needs_sphinx
+@needs_browser
+@torch.no_grad()
+def test_the_explorers_numbers_are_torchs(explorer, small):
+    for text in TEXTS:
+        found, expected = explorer.evaluate(NUMBERS, text), numbers_by_torch(small, text)
+        for name, tensor in expected.items():
+            numbers = torch.tensor(found[name], dtype=torch.float32)
+            torch.testing.assert_close(numbers, tensor, rtol=0, atol=1e-4)
+
+
+@needs_sphinx
+@needs_browser
+def test_the_explorers_losses_are_the_librarys(explorer, small):
+    text = "".join(TEXTS) * 2
+    model, tokenizer = small
+    script = "text => surprises(explorer.gpt, explorer.gpt.encode(text).ids, () => {})"
+    losses = explorer.evaluate(script, text)
+    expected = strided_loss(model, torch.tensor(tokenizer.encode(text)), model.block_size // 2)
+    assert len(losses) == len(text) - 1 > 2 * model.block_size
+    assert sum(losses) / len(losses) == pytest.approx(expected, abs=1e-4)
+
+
+@needs_sphinx
+@needs_browser
+def test_the_explorer_writes_thirty_characters_a_second(explorer):
+    explorer.click("#x-write")
+    explorer.wait_for_function("explorer.ids.length > 300")  # well beyond one window
+    explorer.click("#x-write")
+    rate = int(explorer.inner_text("#x-speed").split()[0])
+    written = explorer.input_value("#x-text")
+    assert rate >= 30 and len(written) == explorer.evaluate("explorer.ids.length")
+    assert f"{len(written)} characters. The model sees the last" in explorer.inner_text("#x-seen")
+
+
+@needs_sphinx
+@needs_browser
+def test_a_click_and_a_key_append_the_character_of_a_bar(explorer):
+    explorer.fill("#x-text", "ROME")
+    first = explorer.locator("#x-bars button").first
+    assert first.get_attribute("aria-label").startswith("append “O”")
+    first.click()
+    assert explorer.input_value("#x-text") == "ROMEO"
+    explorer.keyboard.press("Enter")  # the bar has kept the keyboard's place
+    assert explorer.input_value("#x-text") == "ROMEO:"
+    explorer.click("#x-back")
+    assert explorer.input_value("#x-text") == "ROMEO"
+
+
+@needs_sphinx
+@needs_browser
+def test_the_dials_shape_what_is_drawn(explorer):
+    explorer.fill("#x-text", "ROME")
+    explorer.evaluate("document.getElementById('x-top-k').value = 2; explorer.showNext()")
+    shares = explorer.evaluate("explorer.probabilities()")
+    assert sum(share > 0 for share in shares) == 2 and sum(shares) == pytest.approx(1)
+    assert explorer.locator("#x-bars button").nth(2).inner_text().endswith("0%")
+    explorer.evaluate("document.getElementById('x-temperature').value = 0.1; explorer.showNext()")
+    assert max(explorer.evaluate("explorer.probabilities()")) > 0.999
+    explorer.click("#x-one")
+    assert explorer.input_value("#x-text") == "ROMEO"
+
+
+@needs_sphinx
+@needs_browser
+def test_arrow_keys_walk_through_the_text_and_say_who_listens(explorer):
+    explorer.fill("#x-text", "ROMEO:\nWhat")
+    explorer.focus("#x-attention button[tabindex='0']")
+    for key in ("ArrowLeft", "Home", "ArrowRight"):
+        explorer.keyboard.press(key)
+    focused = explorer.evaluate("document.activeElement.ariaLabel")
+    assert focused == "“O”, character 2"
+    assert explorer.inner_text("#x-told").startswith("Layer 1, head 1. “O” (2) listens to ")
+    assert "in the text it is “M”" in explorer.inner_text("#x-lens caption")
+    explorer.click("[aria-label='layer 2, head 3']")
+    assert explorer.inner_text("#x-told").startswith("Layer 2, head 3. “O” (2) listens to ")
+
+
+@needs_sphinx
+@needs_browser
+def test_unknown_characters_are_told_and_left_out_only_when_asked(explorer):
+    explorer.fill("#x-text", "Zürich 26")
+    assert "“ü” (character 2), “2” (character 8), “6” (character 9)" in explorer.inner_text("#x-unknown")
+    assert explorer.is_disabled("#x-write") and explorer.locator("#x-bars button").count() == 0
+    explorer.click("#x-unknown button")
+    assert explorer.input_value("#x-text") == "Zrich " and explorer.inner_text("#x-unknown") == ""
+    explorer.fill("#x-pasted", "naïve")
+    explorer.click("#x-score")
+    assert "“ï” (character 3)" in explorer.inner_text("#x-refused")
+    explorer.fill("#x-text", "")
+    assert "at least one character" in explorer.inner_text("#x-seen")
+
+
+@needs_sphinx
+@needs_browser
+def test_a_pasted_text_is_coloured_by_its_losses(explorer):
+    explorer.fill("#x-pasted", "ROMEO:\nqqqq")
+    explorer.click("#x-score")
+    explorer.wait_for_selector("#x-losses button")
+    buttons = explorer.locator("#x-losses button")
+    shares = [float(button.evaluate("b => b.style.getPropertyValue('--share')")) for button in buttons.all()]
+    assert len(shares) == 11 and shares[0] == 0 and shares[-1] > 0.6 > shares[4]
+    buttons.last.hover()
+    assert explorer.inner_text("#x-loss-told").startswith("“q” (character 11): ")
+    explorer.fill("#x-pasted", "a" * 2001)
+    explorer.click("#x-score")
+    assert "2001 characters; expected at most 2000" in explorer.inner_text("#x-refused")

@@ -236,7 +236,7 @@ def project() -> dict:
 
 
 def test_environment_installs_the_project_with_what_running_and_testing_need():
-    extras = ",".join(sorted({*project()["project"]["optional-dependencies"]} - {"book"}))
+    extras = ",".join(sorted({*project()["project"]["optional-dependencies"]} - {"book", "browser"}))
     text = (ROOT / "environment.yml").read_text()
     assert f"--editable .[{extras}]" in text
     assert f".[{extras}]" in (ROOT / "Makefile").read_text()

@@ -154,9 +154,15 @@ def directive(kind: str, argument: str, body: str, fence: str = "````") -> str:
 
 
 def described(docstring: str) -> str:
-    """A docstring as Markdown: times of the video, papers and notebooks become links."""
+    """A docstring as Markdown: times of the video, papers and notebooks become links, except within code."""
     lines = (line for line in docstring.splitlines() if not line.startswith("Written by `lecture promote`"))
-    text = re.sub(CITATION, citation_link, "\n".join(lines))
+    parts = re.split(r"(`[^`]+`)", "\n".join(lines))
+    return "".join(part if part.startswith("`") else linked(part) for part in parts)
+
+
+def linked(text: str) -> str:
+    """The text with links for the papers, notebooks and times of the video that it names."""
+    text = CITATION.sub(citation_link, text)
     text = re.sub(r"(?m)^(\[.+\]\(\S+\)): https?://\S+$", r"- \1", text)  # a module's list of its papers
     text = re.sub(r"notebooks/(\d\w+)\.ipynb", r"[\1](/notebooks/\1.ipynb)", text)
     return re.sub(r"(?i)(?<=video )[\d:, ]+\d", lambda found: VIDEO_TIME.sub(video_link, found[0]), text)

@@ -13,10 +13,12 @@ from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.course.chapters import Chapter, all_chapters
 from lecture_lib.course.stored import save
 
+from .explorer import in_page, write_files
 from .library import library_pages
 from .links import in_book, pictures
 from .notebooks import page_of
 
+EXPLORER = "<!-- explorer -->"  # where it goes in its page
 DOCS, BOOK = ROOT / "docs", OUT / "book"
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml")  # the extra [book]
 
@@ -36,6 +38,7 @@ def build_book(book: Path = BOOK) -> Path:
         sources, pages = Path(folder) / "sources", Path(folder) / "pages"
         lay_out(sources)
         run_sphinx(sources, pages)
+        write_files(pages)
         with explaining_os_errors(book):
             shutil.rmtree(book, ignore_errors=True)
             shutil.copytree(pages, book)
@@ -59,6 +62,7 @@ def lay_out(sources: Path) -> None:
         if solutions := solutions_of(chapter):
             save(page_of(Chapter(solutions)), sources / "notebooks" / "solutions" / solutions.name)
     texts = {path.name: in_book(path.read_text(encoding="utf-8"), DOCS) for path in DOCS.glob("*.md")}
+    texts["explorer.md"] = texts["explorer.md"].replace(EXPLORER, f"```{{raw}} html\n{in_page()}\n```")
     for name, text in {**texts, **library_pages()}.items():
         page = sources / name
         page.parent.mkdir(parents=True, exist_ok=True)
