@@ -12,6 +12,7 @@ nb_execution_mode = "off"  # pages show the stored outputs, which the tests keep
 nb_render_image_options = {"alt": "the picture that the code above draws"}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # a heading that skips a level is a matter for the notebook
 html_math_renderer = "mathml"
 
 python_maximum_signature_line_length = 88

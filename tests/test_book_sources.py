@@ -1,6 +1,7 @@
 """The book's sources: what notebooks, links and modules become before Sphinx reads them."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,20 @@ def test_docstrings_link_times_papers_and_notebooks():
         "- [Ba et al. 2016](https://arxiv.org/abs/1607.06450)"
     )
     assert described("such as `Ba et al. 2016`") == "such as `Ba et al. 2016`"
+
+
+@pytest.mark.skipif(not find_spec("latex2mathml"), reason="the book's extra isn't installed")
+@pytest.mark.parametrize(
+    ("formula", "spaced"),
+    [
+        (r"\ln 65", True),
+        (r"\ln \frac14", True),
+        (r"\log p", True),
+        (r"\ln(1/p)", False),
+        (r"\tanh\left(x\right)", False),
+    ],
+)
+def test_a_function_stands_apart_from_its_argument_unless_that_is_in_parentheses(formula, spaced):
+    from lecture_lib.course.book.mathml import mathml
+
+    assert ("<mspace" in mathml(formula)) == spaced

@@ -1,7 +1,9 @@
 // What the explorer's page does with the model in gpt.js. MODEL, its card and weights, is put in by `lecture book`.
 "use strict";
 
-const EXAMPLES = ["ROMEO:\nWhat light", "First Citizen:\nBefore we proceed", "KING RICHARD III:\nNow is the winter", "To be, or not to be", "\n"];
+const EXAMPLES = [
+  "ROMEO:\nWhat light", "First Citizen:\nBefore we proceed", "KING RICHARD III:\nNow is the winter", "To be, or not to be", "\n",
+];
 const SAMPLE = "JULIET:\nGood night, good night! The moon is high,\nAnd all the neural networks are asleep.";
 const LONGEST = 2000; // characters whose loss is shown
 const FEW = 10; // bars, until all are asked for
@@ -12,8 +14,12 @@ const GLYPHS = { " ": "␣", "\n": "↵" };
 const $ = (id) => document.getElementById(`x-${id}`);
 const named = (character) => NAMES[character] ?? `“${character}”`;
 const percent = (p) => (p > 0 && p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(p < 0.9995 && p > 0 ? 1 : 0)}%`);
-const likeliest = (probabilities, count) => [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, count);
 const nextFrame = () => new Promise((go) => setTimeout(go)); // a frame would never come in a tab behind others
+
+/** The indices of the `count` largest numbers, the largest first. */
+function likeliest(numbers, count) {
+  return [...numbers.keys()].sort((a, b) => numbers[b] - numbers[a]).slice(0, count);
+}
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -33,14 +39,16 @@ class Explorer {
     this.setUp();
     this.setText(EXAMPLES[0]);
     const weights = (fromBase64(model.weights).length / 1e6).toFixed(1);
-    $("status").textContent = `The model is here: ${this.gpt.n_layer} layers of ${this.gpt.n_head} heads, ${weights} MB of weights, all in this page.`;
+    const { n_layer, n_head } = this.gpt;
+    $("status").textContent = `The model is here: ${n_layer} layers of ${n_head} heads, ${weights} MB of weights, all in this page.`;
   }
 
   // ------------------------------------------------------------- what is on the page from the start
 
   setUp() {
     const { vocab_size, n_head } = this.gpt;
-    $("example").append(...EXAMPLES.map((text, i) => make("option", { value: i }, text === "\n" ? "(a new line)" : text.replace("\n", " "))));
+    const shown = (text) => (text === "\n" ? "(a new line)" : text.replace("\n", " "));
+    $("example").append(...EXAMPLES.map((text, i) => make("option", { value: i }, shown(text))));
     $("example").onchange = () => this.setText(EXAMPLES[$("example").value]);
     $("text").oninput = () => this.setText($("text").value);
     $("top-k").max = $("top-k").value = vocab_size;
@@ -79,8 +87,8 @@ class Explorer {
   setText(text) {
     if ($("text").value !== text) $("text").value = text;
     const { ids, unknown } = this.gpt.encode(text);
-    this.unknown = unknown;
-    $("unknown").replaceChildren(...(unknown.length ? this.refusal(unknown, () => this.setText(this.gpt.decode(ids))) : []));
+    const leaveOut = () => this.setText(this.gpt.decode(ids));
+    $("unknown").replaceChildren(...(unknown.length ? this.refusal(unknown, leaveOut) : []));
     if (unknown.length) this.stop();
     for (const button of ["write", "one"]) $(button).disabled = unknown.length > 0 || ids.length === 0;
     $("back").disabled = text === "";
@@ -96,8 +104,9 @@ class Explorer {
     const places = unknown.slice(0, 5).map(({ character, place }) => `${named(character)} (character ${place + 1})`);
     const more = unknown.length > 5 ? `, and ${unknown.length - 5} more` : "";
     const known = this.gpt.characters.map((character) => GLYPHS[character] ?? character).join(" ");
+    const told = `The model doesn't know ${places.join(", ")}${more}. It has seen nothing but the `;
     return [
-      make("p", {}, `The model doesn't know ${places.join(", ")}${more}. It has seen nothing but the ${this.gpt.vocab_size} characters of tiny Shakespeare: ${known}`),
+      make("p", {}, `${told}${this.gpt.vocab_size} characters of tiny Shakespeare: ${known}`),
       make("button", { type: "button", onclick: leaveOut }, "Leave them out"),
     ];
   }
@@ -160,15 +169,18 @@ class Explorer {
   // ------------------------------------------------------------- what is shown of it
 
   show() {
-    const { length } = this.ids, forgotten = this.start ? ` The model sees the last ${length - this.start}: a full window of ${this.gpt.block_size} forgets its first half.` : "";
-    $("seen").textContent = `${length} characters.${forgotten}`;
+    const { length } = this.ids, { block_size } = this.gpt;
+    const seen = `The model sees the last ${length - this.start}: a full window of ${block_size} forgets its first half.`;
+    $("seen").textContent = `${length} characters. ${this.start ? seen : ""}`;
     this.showNext();
     this.shown = this.characters($("attention"), $("told"), this.reader.ids, (t) => this.choose(t), this.start);
     this.showAttention();
   }
 
   showNext() {
-    for (const dial of ["temperature", "top-k"]) document.querySelector(`output[for="x-${dial}"]`).textContent = $(dial).value;
+    for (const dial of ["temperature", "top-k"]) {
+      document.querySelector(`output[for="x-${dial}"]`).textContent = $(dial).value;
+    }
     if (!this.ids.length) return;
     const probabilities = this.probabilities(), ids = likeliest(probabilities, this.bars), bars = $("bars");
     while (bars.children.length > ids.length) bars.lastChild.remove();
@@ -243,7 +255,8 @@ class Explorer {
   /** In words: whom the character at t listens to, and who listens to it, the strongest first. */
   told(t, layer, head) {
     const { ids } = this.reader, name = (s) => `${named(this.gpt.characters[ids[s]])} (${this.start + s + 1})`;
-    const strongest = (weights) => likeliest(weights, 3).filter((s) => weights[s] >= 0.01).map((s) => `${name(s)} ${percent(weights[s])}`);
+    const strongest = (weights) => likeliest(weights, 3).filter((s) => weights[s] >= 0.01)
+      .map((s) => `${name(s)} ${percent(weights[s])}`);
     const past = ids.map((_, s) => this.reader.listens(layer, head, t, s));
     const later = ids.map((_, s) => (s > t ? this.reader.listens(layer, head, s, t) : 0));
     const listeners = strongest(later).join(", ") || (t === ids.length - 1 ? "none, it is the last" : "none that gives it 1%");
@@ -255,7 +268,8 @@ class Explorer {
     const layer = Number(button.dataset.layer), head = Number(button.dataset.head);
     const canvas = button.firstChild, n = this.reader.ids.length, context = canvas.getContext("2d");
     canvas.width = canvas.height = n;
-    const picture = context.createImageData(n, n), [r, g, b] = getComputedStyle(button).getPropertyValue("--x-past").split(",").map(Number);
+    const picture = context.createImageData(n, n);
+    const [r, g, b] = getComputedStyle(button).getPropertyValue("--x-past").split(",").map(Number);
     for (let t = 0; t < n; t++) {
       for (let s = 0; s < n; s++) {
         const marked = t === at || s === at ? 0.12 : 0;
@@ -276,8 +290,8 @@ class Explorer {
     head.replaceChildren(make("tr", {}, ...["", ...columns].map((title) => make("th", { scope: "col" }, title))));
     body.replaceChildren(...this.reader.lens(at).map((probabilities, i) => {
       const shown = likeliest(probabilities, 5).concat(next ?? []), cells = shown.map((id) => {
-        const character = this.gpt.characters[id], cell = make("td", { ariaLabel: `${named(character)} ${percent(probabilities[id])}` });
-        cell.textContent = `${GLYPHS[character] ?? character}  ${percent(probabilities[id])}`;
+        const character = this.gpt.characters[id], p = percent(probabilities[id]);
+        const cell = make("td", { ariaLabel: `${named(character)} ${p}` }, `${GLYPHS[character] ?? character}  ${p}`);
         cell.style.setProperty("--share", probabilities[id]);
         return cell;
       });
@@ -289,8 +303,11 @@ class Explorer {
 
   async score() {
     const text = $("pasted").value, { ids, unknown } = this.gpt.encode(text);
-    const problem = unknown.length
-      ? this.refusal(unknown, () => (($("pasted").value = this.gpt.decode(ids)), this.score()))
+    const leaveOut = () => {
+      $("pasted").value = this.gpt.decode(ids);
+      this.score();
+    };
+    const problem = unknown.length ? this.refusal(unknown, leaveOut)
       : ids.length < 2 ? ["Two characters are the least: the first has nothing before it."]
       : ids.length > LONGEST ? [`The text has ${ids.length} characters; expected at most ${LONGEST}.`]
       : [];
@@ -299,7 +316,10 @@ class Explorer {
     $("mean").textContent = $("loss-told").textContent = "";
     if (problem.length) return;
     $("score").disabled = true;
-    const losses = await surprises(this.gpt, ids, (done) => (($("mean").textContent = `${done + 1} of ${ids.length} characters ...`), nextFrame()));
+    const losses = await surprises(this.gpt, ids, (done) => {
+      $("mean").textContent = `${done + 1} of ${ids.length} characters ...`;
+      return nextFrame();
+    });
     $("score").disabled = false;
     const mean = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
     $("mean").textContent = `${mean.toFixed(3)} nats per character, perplexity ${Math.exp(mean).toFixed(2)}`;
