@@ -20,8 +20,8 @@ setup: corpus  ## virtual environment, dependencies, corpus (the other targets d
 run: $(READY)  ## execute all notebooks, two at a time; NB=03 one, PRESET=smoke, ARGS="-p max_iters=500"
 	$(LECTURE) run $(NB) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
-test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook
-	$(LECTURE) test
+test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook; ARGS="--shard 1/2" half of them
+	$(LECTURE) test $(ARGS)
 
 test-portable: $(READY)  ## nbval with one thread, with two, and without vector instructions
 	$(LECTURE) test --portable

@@ -89,6 +89,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     command(bench_command)
     command(book_command)
     lab = command(lab_command)
+    lab.prefix_chars = "+"  # so that what begins with `-` is JupyterLab's
     lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
 
 
@@ -99,11 +100,14 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
                       help="nbval alone, with one thread, two, and without vector instructions")  # fmt: skip
     test.add_argument("--parameters", action="store_true",
                       help="instead, chapters at a small size with many other parameters")  # fmt: skip
+    test.add_argument("--shard", type=shard, default=slice(None), metavar="N/M",
+                      help="the N-th of M parts of it, for machines side by side")  # fmt: skip
     command(check_command)
     command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
     )
-    command(refresh_command).add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    for action in (refresh_command, tidy_command):
+        command(action).add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
     ship = command(ship_command)
     ship.add_argument("run", type=Path, help="its folder, e.g. out/trainer")
     ship.add_argument("name", help="e.g. full: of data/checkpoint/full.* and data/recorded/full.json")
@@ -260,7 +264,15 @@ def test_command(arguments: argparse.Namespace) -> int:
         if arguments.parameters:
             return pytest(["tests/test_parameters.py", "-m", "grid", "--dist", "load"], fixed(1))
         long, short = notebooks_by_length()  # the short ones last: then no worker waits long for the other
-        return check_command(arguments) or pytest([*long, "tests", *short], fixed(1))
+        return check_command(arguments) or pytest([*long, "tests", *short][arguments.shard], fixed(1))
+
+
+def shard(text: str) -> slice:
+    """`2/3` as every third file beginning with the second, so that each part has its share of long ones."""
+    number, parts = map(int, text.split("/"))  # argparse tells of a ValueError
+    if not 1 <= number <= parts:
+        raise ValueError
+    return slice(number - 1, None, parts)
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
@@ -329,6 +341,16 @@ def refresh_command(arguments: argparse.Namespace) -> int:
         for chapter in chosen(arguments.chapters):
             print(f"executing {chapter.stem}", flush=True)
             refresh(chapter)
+    return 0
+
+
+def tidy_command(arguments: argparse.Namespace) -> int:
+    """Take out of notebooks what an editor put in when it saved them; execute none."""
+    from .stored import tidy
+
+    for chapter in chosen(arguments.chapters):
+        if tidy(chapter.path):
+            print(f"tidied {chapter.stem}")
     return 0
 
 
