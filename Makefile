@@ -10,7 +10,7 @@ WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-portable test-parameters bench book lab promote check refresh corpus clean
+.PHONY: help setup run test test-portable test-parameters bench book lab progress promote check refresh corpus clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ bench: $(READY)  ## time the models side by side (minutes, with nothing else at 
 book: $(BOOK_READY)  ## make the course a book in the browser: out/book/index.html
 	$(LECTURE) book
 
-lab: $(READY)  ## open JupyterLab in notebooks/
+lab: $(READY)  ## open JupyterLab in my_notebooks/, your own copies of the chapters
 	$(LECTURE) lab
+
+progress: $(READY)  ## which exercises you have solved
+	$(LECTURE) progress
 
 promote: $(READY)  ## write lecture_lib/ from the exported cells of the notebooks
 	$(LECTURE) promote
@@ -50,8 +53,9 @@ refresh: $(READY)  ## execute notebooks and store their outputs; NB=03 one
 corpus: $(READY)  ## build and verify tiny Shakespeare
 	$(LECTURE) corpus
 
-clean:  ## remove the environment, the outputs and what was built; data/recorded stays
-	rm -rf $(VENV) out data/tinyshakespeare.txt data/*.whl *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environment, the outputs and what was built; records, your notebooks and progress stay
+	[ ! -e out ] || find out -mindepth 1 -maxdepth 1 ! -name 'progress*' -exec rm -rf {} +
+	rm -rf $(VENV) data/tinyshakespeare.txt data/*.whl *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 ifneq ($(CLEAR),)
 .PHONY: $(READY)

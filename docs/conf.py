@@ -12,7 +12,10 @@ nb_execution_mode = "off"  # pages show the stored outputs, which the tests keep
 nb_render_image_options = {"alt": "the picture that the code above draws"}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # a heading that skips a level is a matter for the notebook
+suppress_warnings = [
+    "myst.header",  # a heading that skips a level is a matter for the notebook
+    "ref.python",  # a type in a signature may have the name of another module's class
+]
 html_math_renderer = "mathml"
 
 python_maximum_signature_line_length = 88

@@ -116,6 +116,13 @@ def test_promoted_cells_link_to_their_module_and_each_other_way(book, pages):
 
 
 @needs_sphinx
+def test_a_chapter_links_to_its_solutions_and_they_to_it(book, pages):
+    for solutions in (book / "notebooks" / "solutions").glob("*.html"):
+        assert f"solutions/{solutions.name}" in pages[book / "notebooks" / solutions.name].links
+        assert f"../{solutions.name}" in pages[solutions].links
+
+
+@needs_sphinx
 def test_cells_show_neither_directives_nor_tags(pages):
     for path, page in pages.items():
         if path.parent.name == "notebooks":

@@ -55,9 +55,9 @@ def test_a_folded_cell_stays_folded(chapter):
     assert "hide-input" not in page_of(chapter).cells[1].metadata["tags"]
 
 
-def test_a_chapter_ends_with_its_solutions_if_there_are_any(chapter):
+def test_solutions_come_after_their_chapter(chapter):
     last = page_of(chapter, Path("somewhere/01_numbers.ipynb")).cells[-1].source
-    assert "](solutions/01_numbers.ipynb)" in last and "{toctree}" in last
+    assert last == "```{toctree}\n:hidden:\n\nsolutions/01_numbers.ipynb\n```"
     assert "solutions" not in page_of(chapter).cells[-1].source
 
 

@@ -6,6 +6,8 @@ from .errors import CourseError
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
+SOLUTIONS = NOTEBOOKS / "solutions"  # the exercises solved, in notebooks of the same names
+MINE = ROOT / "my_notebooks"  # a learner's copies to work in: git-ignored
 LIBRARY = ROOT / "lecture_lib"
 DATA = ROOT / "data"
 OUT = ROOT / "out"  # executed copies, pictures, recorded results: git-ignored

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, NOTEBOOKS, ROOT, SHIPPED, check_project
+from lecture_lib.base.paths import DATA, MINE, NOTEBOOKS, ROOT, SHIPPED, SOLUTIONS, check_project
 from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile",
@@ -86,6 +86,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                           help="instead, measure what each ingredient is worth, at equal time")  # fmt: skip
     speedrun.add_argument("--variant", metavar="NAME",
                           help='instead, one of those variants for all of the steps')  # fmt: skip
+    command(progress_command)
     command(bench_command)
     command(book_command)
     lab = command(lab_command)
@@ -106,8 +107,10 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
     command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
     )
-    for action in (refresh_command, tidy_command):
-        command(action).add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    refresh = command(refresh_command)
+    refresh.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    refresh.add_argument("--solutions", action="store_true", help="instead, the notebooks of solutions")
+    command(tidy_command)
     ship = command(ship_command)
     ship.add_argument("run", type=Path, help="its folder, e.g. out/trainer")
     ship.add_argument("name", help="e.g. full: of data/checkpoint/full.* and data/recorded/full.json")
@@ -232,19 +235,30 @@ def parameters(words: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-def chosen(keys: list[str]) -> list:
-    """The chapters that the keys name, or all if there are none; CourseError for an unknown one."""
+def chosen(keys: list[str], folder: Path = NOTEBOOKS) -> list:
+    """The chapters in `folder` that the keys name, or all by default; CourseError for an unknown one."""
     from .chapters import all_chapters, find_chapter
 
-    return [find_chapter(key) for key in keys] if keys else all_chapters()
+    return [find_chapter(key, folder) for key in keys] if keys else all_chapters(folder)
+
+
+def progress_command(arguments: argparse.Namespace) -> int:
+    """Show which exercises you have solved, chapter by chapter."""
+    from .exercises import progress_table
+
+    print(progress_table())
+    return 0
 
 
 def lab_command(arguments: argparse.Namespace) -> int:
-    """Open JupyterLab in notebooks/."""
+    """Open JupyterLab in my_notebooks/, your own copies of the chapters."""
+    from .copies import lay_out
     from .kernels import own_kernels
 
+    for sentence in lay_out():
+        print(f"lecture: {sentence}", file=sys.stderr)
     with own_kernels(isolated=False):
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", *arguments.options], cwd=NOTEBOOKS)
+        return subprocess.call([sys.executable, "-m", "jupyter", "lab", *arguments.options], cwd=MINE)
 
 
 # ---------------------------------------------------------------- what maintainers and CI use
@@ -288,7 +302,7 @@ def notebooks_by_length() -> tuple[list[str], list[str]]:
     from .chapters import all_chapters, find_chapter
 
     long = [find_chapter(label) for label in LONG]
-    short = [chapter for chapter in all_chapters() if chapter not in long]
+    short = [chapter for chapter in all_chapters() + all_chapters(SOLUTIONS) if chapter not in long]
     return [str(chapter.path) for chapter in long], [str(chapter.path) for chapter in short]
 
 
@@ -315,7 +329,11 @@ def check_command(arguments: argparse.Namespace) -> int:
     for chapter in chapters:
         found += problems(chapter.path) + style_problems(chapter)
     found += ladder_problems(chapters)
-    print("\n".join(found) or f"{len(chapters)} notebooks: promoted, in order, fit for regression")
+    solutions = all_chapters(SOLUTIONS)
+    for solution in solutions:
+        found += problems(solution.path)
+    count = len(chapters) + len(solutions)
+    print("\n".join(found) or f"{count} notebooks: promoted, in order, fit for regression")
     return int(any(styled) or bool(found))
 
 
@@ -338,7 +356,7 @@ def refresh_command(arguments: argparse.Namespace) -> int:
     from .stored import refresh
 
     with own_kernels():
-        for chapter in chosen(arguments.chapters):
+        for chapter in chosen(arguments.chapters, SOLUTIONS if arguments.solutions else NOTEBOOKS):
             print(f"executing {chapter.stem}", flush=True)
             refresh(chapter)
     return 0
@@ -346,11 +364,12 @@ def refresh_command(arguments: argparse.Namespace) -> int:
 
 def tidy_command(arguments: argparse.Namespace) -> int:
     """Take out of notebooks what an editor put in when it saved them; execute none."""
+    from .chapters import all_chapters
     from .stored import tidy
 
-    for chapter in chosen(arguments.chapters):
+    for chapter in [*all_chapters(), *all_chapters(SOLUTIONS)]:
         if tidy(chapter.path):
-            print(f"tidied {chapter.stem}")
+            print(f"tidied {chapter.path.relative_to(ROOT)}")
     return 0
 
 

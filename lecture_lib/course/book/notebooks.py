@@ -11,18 +11,17 @@ from lecture_lib.course.promotion import PACKAGE, Cell, is_public, read_cells
 
 from .links import in_book
 
-SOLUTIONS = "**Solutions:** [the exercises of this chapter, solved](solutions/{name})"
-BELOW = "```{{toctree}}\n:hidden:\n\nsolutions/{name}\n```"  # in the sidebar, below its chapter
+# The chapter itself links to its solutions; this puts them below it in the sidebar.
+BELOW = "```{{toctree}}\n:hidden:\n\nsolutions/{name}\n```"
 
 
 def page_of(chapter: Chapter, solutions: Path | None = None) -> NotebookNode:
-    """The notebook as the book shows it; with `solutions`, a link to their page ends it."""
+    """The notebook as the book shows it; the page of its `solutions`, if any, comes after it."""
     code = {cell.index: cell for cell in read_cells(chapter)}
     pages = (shown(cell, code.get(i), chapter) for i, cell in enumerate(chapter.notebook.cells))
     cells = [cell for page in pages for cell in page]
     if solutions:
-        text = f"{SOLUTIONS}\n\n{BELOW}".format(name=solutions.name)
-        cells.append(new_markdown_cell(text, id="solutions-of-this-chapter"))
+        cells.append(new_markdown_cell(BELOW.format(name=solutions.name), id="solutions-of-this-chapter"))
     return new_notebook(cells=cells, metadata=chapter.notebook.metadata)
 
 

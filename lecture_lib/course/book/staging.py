@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import explaining_os_errors
-from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
+from lecture_lib.base.paths import OUT, ROOT, SOLUTIONS
 from lecture_lib.course.chapters import Chapter, all_chapters
 from lecture_lib.course.stored import save
 
@@ -75,5 +75,5 @@ def lay_out(sources: Path) -> None:
 
 def solutions_of(chapter: Chapter) -> Path | None:
     """The notebook that solves a chapter's exercises, if there is one."""
-    path = NOTEBOOKS / "solutions" / chapter.path.name
+    path = SOLUTIONS / chapter.path.name
     return path if path.exists() else None
