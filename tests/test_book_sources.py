@@ -103,6 +103,22 @@ def test_a_project_without_a_repository_has_none(tmp_path):
     assert repository.repository(tmp_path / "pyproject.toml") is None
 
 
+def test_places_to_run_it_are_linked_once_the_repository_has_a_name(monkeypatch):
+    page = "# Where\n\n<!-- links: derived from pyproject.toml -->\n<!-- end -->\n\nrest\n"
+    monkeypatch.setattr(repository, "repository", lambda: "https://github.com/An-Owner/a-name")
+    named = repository.with_links(page)
+    for link in (
+        "[The book](https://an-owner.github.io/a-name/)",
+        "[A codespace](https://codespaces.new/An-Owner/a-name)",
+        "[Binder](https://mybinder.org/v2/gh/An-Owner/a-name/main?labpath=notebooks%2F00_intro.ipynb)",
+        "[Colab](https://colab.research.google.com/github/An-Owner/a-name/blob/main/notebooks/00_intro.ipynb)",
+    ):
+        assert f"- {link}\n" in named
+    assert repository.with_links(named) == named and named.endswith("rest\n")
+    monkeypatch.setattr(repository, "repository", lambda: None)
+    assert repository.with_links(named) == page
+
+
 # ---------------------------------------------------------------- the library's pages
 
 

@@ -37,6 +37,8 @@ def page_for(path: Path) -> str | None:
     name = path.relative_to(ROOT)
     if path.suffix == ".ipynb":
         return f"/{name}"
+    if path == LIBRARY / "__init__.py":
+        return "/library.md"
     if path.suffix == ".py" and path.is_relative_to(LIBRARY):
         return f"/library/{'.'.join(path.relative_to(LIBRARY).with_suffix('').parts)}.md"
     if path.suffix == ".md" and name.parent.name == "docs":
