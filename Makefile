@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+BOOK_READY := $(VENV)/.book-ready
 LECTURE := $(VENV)/bin/lecture
 # The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
 WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-portable test-parameters bench lab progress promote check refresh corpus clean
+.PHONY: help setup run test test-portable test-parameters bench book lab progress promote check refresh corpus clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +20,8 @@ setup: corpus  ## virtual environment, dependencies, corpus (the other targets d
 run: $(READY)  ## execute all notebooks, two at a time; NB=03 one, PRESET=smoke, ARGS="-p max_iters=500"
 	$(LECTURE) run $(NB) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
-test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook
-	$(LECTURE) test
+test: $(READY)  ## all tests: style, promotion, pytest, nbval over every notebook; ARGS="--shard 1/2" half of them
+	$(LECTURE) test $(ARGS)
 
 test-portable: $(READY)  ## nbval with one thread, with two, and without vector instructions
 	$(LECTURE) test --portable
@@ -28,8 +29,11 @@ test-portable: $(READY)  ## nbval with one thread, with two, and without vector 
 test-parameters: $(READY)  ## chapters with each parameter at its least, a large and an odd value, and pairs of them
 	$(LECTURE) test --parameters
 
-bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews the README's table
+bench: $(READY)  ## time the models side by side (minutes, with nothing else at work); renews docs/records.md
 	$(LECTURE) bench
+
+book: $(BOOK_READY)  ## make the course a book in the browser: out/book/index.html
+	$(LECTURE) book
 
 lab: $(READY)  ## open JupyterLab in my_notebooks/, your own copies of the chapters
 	$(LECTURE) lab
@@ -63,3 +67,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
 	@pwd -P > $@
+
+$(BOOK_READY): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[book]'
+	@touch $@

@@ -24,11 +24,11 @@ SECOND = [
     "#| export\ndef quadruple(x):\n    return double(double(x))",
     "quadruple(1)",
 ]
-README = """\
+CHAPTERS_PAGE = """\
 | chapter | video | what it is about | in the library |
 |---|---|---|---|
-| [01 Numbers](notebooks/01_numbers.ipynb) | 1:02 | numbers |  |
-| [02 More](notebooks/02_more.ipynb) | 5:06 | more |  |
+| [01 Numbers](../notebooks/01_numbers.ipynb) | 1:02 | numbers |  |
+| [02 More](../notebooks/02_more.ipynb) | 5:06 | more |  |
 """
 
 
@@ -47,13 +47,13 @@ class Course:
     """Two chapters, `01_numbers` and `02_more`, promoted to a library of their own."""
 
     def __init__(self, root: Path):
-        self.notebooks, self.library, self.readme = (
-            root / name for name in ("notebooks", "lecture_lib", "README.md")
-        )
-        self.notebooks.mkdir()
-        self.library.mkdir()
+        self.notebooks, self.library, docs = (root / name for name in ("notebooks", "lecture_lib", "docs"))
+        for folder in (self.notebooks, self.library, docs):
+            folder.mkdir()
+        self.page = docs / "chapters.md"
         (self.library / "base").symlink_to(LIBRARY / "base")
-        self.readme.write_text(README)
+        self.page.write_text(CHAPTERS_PAGE)
+        (docs / "places.md").touch()
         self.write("01_numbers", FIRST)
         self.write("02_more", SECOND)
         self.promote()

@@ -381,6 +381,30 @@ def test_every_notebook_is_tested_once_and_the_long_ones_begin(monkeypatch):
     assert suite.index("tests") == len(cli.LONG)
 
 
+def test_shards_share_out_every_file_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "check_command", lambda arguments: 0)
+    monkeypatch.setattr(cli, "pytest", lambda targets, environment: asked.append(targets) or 0)
+    for words in ([], ["--shard", "1/2"], ["--shard", "2/2"]):
+        cli.main(["test", *words])
+    whole, first, second = asked
+    assert sorted(first + second) == sorted(whole) and abs(len(first) - len(second)) <= 1
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "half", "1"])
+def test_a_shard_that_is_none_is_refused(part, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["test", "--shard", part])
+    assert f"invalid shard value: '{part}'" in capsys.readouterr().err
+
+
+def test_options_of_jupyterlab_reach_it(monkeypatch):
+    called = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, cwd: called.append(command) or 0)
+    assert cli.main(["lab", "--port", "9999", "--no-browser"]) == 0
+    assert called[0][1:] == ["-m", "jupyter", "lab", "--port", "9999", "--no-browser"]
+
+
 def test_help_waits_for_no_torch():
     script = "import sys; from lecture_lib.course.cli import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

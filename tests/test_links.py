@@ -14,9 +14,12 @@ LABELS = {chapter.label for chapter in CHAPTERS.values()}
 LINK = re.compile(r"\]\((?:notebooks/|\.\./notebooks/)?(\d\d[a-z]?_\w+\.ipynb(?:#[^)\s]*)?)\)")
 HEADING = re.compile(r"^#+ (.*)$", flags=re.MULTILINE)
 MENTION = re.compile(r"\b[Cc]hapters? (\d\d[a-z]?)\b(?:(?:,| and| to| or) (\d\d[a-z]?)\b)?")
-TEXTS = {
-    path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "CHANGELOG.md")
-} | {name: "\n".join(cell.source for cell in chapter.notebook.cells) for name, chapter in CHAPTERS.items()}
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+MADE = {"library.md"}  # pages that only the book has
+CELLS = {
+    name: "\n".join(cell.source for cell in chapter.notebook.cells) for name, chapter in CHAPTERS.items()
+}
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES} | CELLS
 CODE = [*ROOT.glob("lecture_lib/**/*.py"), *ROOT.glob("tests/*.py")]
 
 
@@ -24,8 +27,9 @@ CODE = [*ROOT.glob("lecture_lib/**/*.py"), *ROOT.glob("tests/*.py")]
 def anchors(path: Path) -> set[str]:
     """What a page's headings are called in links: a notebook's as JupyterLab does, Markdown's as GitHub."""
     if path.suffix == ".md":
-        headings = HEADING.findall(path.read_text(encoding="utf-8"))
-        return {heading.lower().replace(" ", "-") for heading in headings}
+        text = path.read_text(encoding="utf-8")
+        own = re.findall(r'<a id="([^"]+)">', text)
+        return {*own, *(heading.lower().replace(" ", "-") for heading in HEADING.findall(text))}
     headings = HEADING.findall(prose(CHAPTERS[path.name]))
     shown = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "") for heading in headings)
     return {heading.replace(" ", "-") for heading in shown}
@@ -50,6 +54,13 @@ def test_links_within_the_project_lead_somewhere(chapter):
     assert links
     for link in links:
         assert_leads_somewhere(link, NOTEBOOKS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_pages_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^()\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link and link not in MADE:
+            assert_leads_somewhere(link, page.parent)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -100,10 +100,10 @@ def least(chapter: Chapter) -> dict:
 
 
 def proposed() -> list[tuple[Chapter, dict]]:
-    """What notebooks and README propose: `lecture run 03 -p NAME=VALUE`; `-p` alone is for its own."""
+    """What notebooks and guide propose: `lecture run 03 -p NAME=VALUE`; `-p` alone is for its own."""
     cells = [(c, cell) for c in CHAPTERS for cell in c.notebook.cells if cell.cell_type == "markdown"]
     texts = [(c, cell.source) for c, cell in cells] + [
-        (None, (ROOT / "README.md").read_text(encoding="utf-8"))
+        (None, (ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
     ]
     found = {}
     for home, text in texts:

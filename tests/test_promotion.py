@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from small_course import FIRST, README, SECOND
+from small_course import CHAPTERS_PAGE, FIRST, SECOND
 
 # ---------------------------------------------------------------- what is written
 
@@ -19,15 +19,15 @@ def test_module_reads_as_if_written_by_hand(course):
     )
 
 
-def test_the_package_and_the_readme_list_the_modules(course):
+def test_the_package_and_the_page_of_chapters_list_the_modules(course):
     assert course.text("__init__").splitlines()[2:6] == [
         "notebook    module   what it holds",
         "----------  -------  -------------",
         "01_numbers  numbers  Numbers",
         "02_more     more     More numbers",
     ]
-    rows = README.replace("| numbers |  |", "| numbers | [numbers](lecture_lib/numbers.py) |")
-    assert course.readme.read_text() == rows.replace("| more |  |", "| more | [more](lecture_lib/more.py) |")
+    rows = CHAPTERS_PAGE.replace("| numbers |  |", "| numbers | [numbers](../lecture_lib/numbers.py) |")
+    assert course.page.read_text() == rows.replace("| more |  |", "| more | [more](../lecture_lib/more.py) |")
 
 
 def test_fresh_course_has_no_problem_and_nothing_to_write(course):
@@ -54,7 +54,9 @@ def test_a_named_module_has_its_own_title_section_and_time(course):
     assert '__all__ = ["double", "half"]' in course.text("twice")  # `_third` is its own affair
     assert "from lecture_lib.twice import double\n" in course.text("numbers")  # of the same notebook
     assert "01_numbers  twice    Multiply by two\n            numbers  Numbers\n" in course.text("__init__")
-    assert "[twice](lecture_lib/twice.py), [numbers](lecture_lib/numbers.py) |" in course.readme.read_text()
+    assert (
+        "[twice](../lecture_lib/twice.py), [numbers](../lecture_lib/numbers.py) |" in course.page.read_text()
+    )
     assert course.check() == []
 
 
@@ -109,7 +111,7 @@ def test_public_names_stand_in_the_order_that_the_style_check_keeps(course):
         ("numbers.py", "/ 4\n", "/ 4\n\n\nSECRET = 1\n", "notebooks/01_numbers.ipynb, cell 5"),
         ("numbers.py", "Video 1:02", "Video 1:03", "notebooks/01_numbers.ipynb, cell 3"),
         ("__init__.py", "More numbers", "Fewer numbers", "the notebooks"),
-        ("../README.md", "[more]", "[less]", "the notebooks"),
+        ("../docs/chapters.md", "[more]", "[less]", "the notebooks"),
     ],
 )
 def test_a_file_edited_by_hand(course, file, old, new, source):

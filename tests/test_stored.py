@@ -21,6 +21,7 @@ from lecture_lib.course.stored import (
     refresh,
     save,
     style_problems,
+    tidy,
 )
 
 
@@ -224,6 +225,16 @@ def test_streams_are_joined_and_progress_bars_gone(executed):
 )
 def test_as_on_screen(text, seen):
     assert as_on_screen(text) == seen
+
+
+def test_what_jupyterlab_adds_on_saving_is_tidied_away_without_executing(executed):
+    stored, notebook = executed.read_text(), json.loads(executed.read_text())
+    notebook["metadata"]["language_info"] |= {"version": "3.11.7", "file_extension": ".py"}
+    notebook["cells"][1]["metadata"] = {"trusted": True, "execution": {"iopub.status.busy": "12:00"}}
+    executed.write_text(json.dumps(notebook))
+    assert "run `lecture tidy`" in "\n".join(problems(executed))
+    assert tidy(executed) and executed.read_text() == stored
+    assert not tidy(executed) and problems(executed) == []
 
 
 # ---------------------------------------------------------------- refreshing

@@ -110,6 +110,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                           help='instead, one of those variants for all of the steps')  # fmt: skip
     command(progress_command)
     command(bench_command)
+    command(book_command)
     lab = command(lab_command, prefix_chars="\0", add_help=False)  # every word is JupyterLab's, --help too
     lab.add_argument("options", nargs="*", help="for JupyterLab, e.g. --port 9999")
 
@@ -121,6 +122,8 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
                       help="nbval alone, with one thread, two, and without vector instructions")  # fmt: skip
     test.add_argument("--parameters", action="store_true",
                       help="instead, chapters at a small size with many other parameters")  # fmt: skip
+    test.add_argument("--shard", type=shard, default=slice(None), metavar="N/M",
+                      help="the N-th of M parts of it, for machines side by side")  # fmt: skip
     command(check_command)
     command(promote_command).add_argument(
         "--check", action="store_true", help="write nothing; fail when notebooks and library differ"
@@ -128,6 +131,7 @@ def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentP
     refresh = command(refresh_command)
     refresh.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
     refresh.add_argument("--solutions", action="store_true", help="instead, the notebooks of solutions")
+    command(tidy_command)
     ship = command(ship_command)
     ship.add_argument("run", type=Path, help="its folder, e.g. out/trainer")
     ship.add_argument("name", help="e.g. full: of data/checkpoint/full.* and data/recorded/full.json")
@@ -209,6 +213,7 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
     import torch
 
     from .experiments.races import ablate, at_full_length, races
+    from .records_page import renew
 
     torch.set_num_threads(1 if arguments.ablate or arguments.variant else CORES)
     if arguments.ablate:
@@ -219,17 +224,27 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
         runs = races(arguments.seeds, arguments.race, arguments.record)
     for run in runs:
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
+    if arguments.record or arguments.ablate:
+        renew()
     return 0
 
 
 def bench_command(arguments: argparse.Namespace) -> int:
-    """Time the course's models side by side; renew the record and the README's table."""
+    """Time the course's models side by side; renew the record and docs/records.md."""
     import torch
 
     from .experiments.bench import record_benchmark
 
     torch.set_num_threads(CORES)
     print(record_benchmark())
+    return 0
+
+
+def book_command(arguments: argparse.Namespace) -> int:
+    """Make the course a book in the browser: out/book/index.html."""
+    from .book.staging import build_book
+
+    print(f"wrote {build_book()}")
     return 0
 
 
@@ -284,7 +299,15 @@ def test_command(arguments: argparse.Namespace) -> int:
         if arguments.parameters:
             return pytest(["tests/test_parameters.py", "-m", "grid", "--dist", "load"], fixed(1))
         long, short = notebooks_by_length()  # the short ones last: then no worker waits long for the other
-        return check_command(arguments) or pytest([*long, "tests", *short], fixed(1))
+        return check_command(arguments) or pytest([*long, "tests", *short][arguments.shard], fixed(1))
+
+
+def shard(text: str) -> slice:
+    """`2/3` as every third file beginning with the second, so that each part has its share of long ones."""
+    number, parts = map(int, text.split("/"))  # argparse tells of a ValueError
+    if not 1 <= number <= parts:
+        raise ValueError
+    return slice(number - 1, None, parts)
 
 
 def nbval_as_on(machine: dict[str, str]) -> int:
@@ -360,14 +383,27 @@ def refresh_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def tidy_command(arguments: argparse.Namespace) -> int:
+    """Take out of notebooks what an editor put in when it saved them; execute none."""
+    from .chapters import all_chapters
+    from .stored import tidy
+
+    for chapter in [*all_chapters(), *all_chapters(SOLUTIONS)]:
+        if tidy(chapter.path):
+            print(f"tidied {chapter.path.relative_to(ROOT)}")
+    return 0
+
+
 def ship_command(arguments: argparse.Namespace) -> int:
     """Put a finished run's model, at half precision, and its record into data/."""
     import torch
 
+    from .records_page import renew
     from .shipping import ship
 
     torch.set_num_threads(CORES)
     print(f"wrote {ship(arguments.run, arguments.name, arguments.commit)}")
+    renew()
     return 0
 
 
@@ -377,6 +413,7 @@ def seeds_command(arguments: argparse.Namespace) -> int:
     from .execution import run_chapters
     from .kernels import own_kernels
     from .ladder import record_seeds
+    from .records_page import renew
 
     chapter, runs = find_chapter(arguments.chapter), []
     for seed in arguments.seeds:
@@ -387,6 +424,7 @@ def seeds_command(arguments: argparse.Namespace) -> int:
         runs.append(result.losses)
     command = f"lecture seeds {chapter.label} {' '.join(map(str, arguments.seeds))}"
     print(f"wrote {record_seeds(chapter.stem, runs, command).relative_to(ROOT)}")
+    renew()
     return 0
 
 

@@ -112,6 +112,11 @@ def ladder_table(out: Path = OUT) -> str:
 
     A number from a model of another size than the lecture's says so.
     """
+    return aligned(ladder_rows(out))
+
+
+def ladder_rows(out: Path = OUT) -> list[tuple[str, ...]]:
+    """The rows of `ladder_table`, `COLUMNS` first."""
     rows = [COLUMNS]
     for stem, numbers in lecture_numbers().items():
         summary, run, full = seed_summary(stem), latest_run(stem, out), numbers.get("full")
@@ -122,7 +127,7 @@ def ladder_table(out: Path = OUT) -> str:
             record, mine = read_json(FULL_SIZE), read_json(out / stem / CHANGED)
             recorded = f"{record['losses']['blocks']:.4f}{other_size(record, full)}" if record else ""
             rows.append(row(full, recorded, mine if mine.get("parameters") == full["parameters"] else None))
-    return aligned(rows)
+    return rows
 
 
 def row(numbers: dict, recorded: str, run: dict | None) -> tuple[str, ...]:

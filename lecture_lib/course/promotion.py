@@ -27,6 +27,7 @@ from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, all_chapters, video_times
 from .references import cited_papers
+from .repository import with_links
 from .tables import aligned
 
 PACKAGE = "lecture_lib"
@@ -292,12 +293,13 @@ def ruff(arguments: str, package: Path) -> str:
 
 
 def generated(modules: dict[str, Module], library: Path) -> dict[Path, str]:
-    """Path -> text of every file that promotion writes: the modules, and two tables of them."""
-    readme = library.parent / "README.md"
+    """Path -> text of every file that promotion writes: the modules, two tables of them, derived links."""
+    chapters, places = (library.parent / "docs" / name for name in ("chapters.md", "places.md"))
     return {
         **{library / f"{name}.py": text for name, text in rendered(modules).items()},
         library / "__init__.py": contents(modules),
-        readme: with_modules(readme.read_text(encoding="utf-8"), modules),
+        chapters: with_modules(chapters.read_text(encoding="utf-8"), modules),
+        places: with_links(places.read_text(encoding="utf-8")),
     }
 
 
@@ -316,15 +318,15 @@ def contents(modules: dict[str, Module]) -> str:
     )
 
 
-def with_modules(readme: str, modules: dict[str, Module]) -> str:
-    """The README's text with each chapter's modules in the last column of its table of chapters."""
+def with_modules(page: str, modules: dict[str, Module]) -> str:
+    """The page's text with each chapter's modules in the last column of its table of chapters."""
 
     def row(found: re.Match) -> str:
         names = [name for name, module in modules.items() if module.chapter.stem == found["stem"]]
-        links = ", ".join(f"[{name}]({PACKAGE}/{name}.py)" for name in names)
+        links = ", ".join(f"[{name}](../{PACKAGE}/{name}.py)" for name in names)
         return f"{found['row']} {links} |"
 
-    return re.sub(r"(?m)^(?P<row>\|.*\(notebooks/(?P<stem>\w+)\.ipynb\).*\|)[^|\n]*\|$", row, readme)
+    return re.sub(r"(?m)^(?P<row>\|.*\(\.\./notebooks/(?P<stem>\w+)\.ipynb\).*\|)[^|\n]*\|$", row, page)
 
 
 # ---------------------------------------------------------------- promote and check

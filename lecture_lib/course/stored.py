@@ -53,6 +53,13 @@ def refresh(chapter: Chapter) -> None:
     save(normalised(notebook), chapter.path)
 
 
+def tidy(path: Path) -> bool:
+    """Normalise a stored notebook as it is, without executing it; whether that changed the file."""
+    before = path.read_bytes()
+    save(normalised(read_notebook(path)), path)
+    return path.read_bytes() != before
+
+
 def save(notebook: NotebookNode, path: Path) -> None:
     """Write the notebook to `path`, as a whole or not at all."""
     with replacing(path) as temporary:
@@ -121,7 +128,7 @@ def problems(path: Path) -> list[str]:
     found += kind_and_id_problems(json.loads(path.read_text(encoding="utf-8"))["cells"])
     if notebook != normalised(notebook):
         found.append(
-            "not normalised (timing, kernel or widget metadata, or a cut stream); run `lecture refresh`"
+            "not normalised (timing, kernel or widget metadata, or a cut stream); run `lecture tidy`"
         )
     if path.stat().st_size > MAX_BYTES:
         found.append(

@@ -1,7 +1,7 @@
 """The benchmark: what a token costs in the course's models, side by side in one run, ratios first.
 
 Every comparison takes its measurements in turns, so that a machine which slows down slows all of them. The
-results go to `data/recorded/bench.json`, a picture beside it and a table into the README.
+results go to `data/recorded/bench.json`, a picture beside it and a table into docs/records.md.
 """
 
 import multiprocessing
@@ -20,13 +20,14 @@ from statistics import median
 import matplotlib.pyplot as plt
 import torch
 
-from lecture_lib.base.files import replacing, write_text
-from lecture_lib.base.paths import DATA, ROOT
+from lecture_lib.base.files import replacing
+from lecture_lib.base.paths import DATA
 from lecture_lib.base.records import stamp, write_json
 from lecture_lib.base.threads import cores, wait_awake
 from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.course.plots import use_style
+from lecture_lib.course.records_page import bench_rows, renew, thread_rows
 from lecture_lib.course.sampling import one_by_one
 from lecture_lib.course.tables import aligned
 from lecture_lib.decoding import for_writing
@@ -279,63 +280,10 @@ def draw_growth(curves: dict[str, dict], path: Path) -> None:
     plt.close(fig)
 
 
-def rows(results: dict) -> list[tuple[str, ...]]:
-    """The results as a table, a heading first; ratios before rates."""
-    table = [("measured", "model", "ratio", "tokens/s", "share of peak")]
-    for title, models in results.items():
-        if title.startswith(("training", "sampling")):
-            for model, found in models.items():
-                share = f"{found['share of peak']:.0%}" if "share of peak" in found else ""
-                table.append(
-                    (title, model, f"{found['ratio']:.2f}", f"{found['tokens per second']:,.0f}", share)
-                )
-    return table
-
-
-def thread_rows(results: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
-    """The milliseconds of each piece of work against threads as a table, a heading first."""
-    first = next(iter(results.values()))
-    heading = ("milliseconds", *(name.replace("busy", "beside a busy program") for name in first))
-    return [heading, *((name, *(f"{ms:,.1f}" for ms in found.values())) for name, found in results.items())]
-
-
-def markdown(table: list[tuple[str, ...]]) -> str:
-    """A table, its heading first, in Markdown."""
-    heading, *rest = table
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest))
-
-
-def readme_tables(results: dict) -> str:
-    """The tables in Markdown, and a line that says where and when they were measured."""
-    where = f"{results['machine']}, {results['cores']} threads, {results['date']}"
-    races = "; ".join(
-        f"below {target} (to {run['val']:.2f}) in {run['seconds']:.0f} s"
-        for target, run in results["to a loss"].items()
-    )
-    peak = f"peak of a large product {results['peak GFLOP/s']:.0f} GFLOP/s"
-    parts = (
-        markdown(rows(results)),
-        markdown(thread_rows(results["threads"])),
-        f"The speedrun's validation loss, from random weights: {races}.",
-        f"*`make bench`: {where}; {peak}.*",
-    )
-    return "\n\n".join(parts)
-
-
-BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
-
-
-def put_into(readme: str, results: dict) -> str:
-    """The README's text with the table between its two marks renewed."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{readme_tables(results)}\n{END}{rest.split(END)[1]}"
-
-
 def record_benchmark() -> str:
-    """Measure, write JSON, picture and README's table; return the table as text."""
+    """Measure, write JSON, picture and docs/records.md; return the table as text."""
     results = benchmark()
     write_json(RECORD, results)
     draw_growth(results["growth"], RECORD.with_suffix(".png"))
-    readme = ROOT / "README.md"
-    write_text(readme, put_into(readme.read_text(encoding="utf-8"), results))
-    return f"{aligned(rows(results))}\n\n{aligned(thread_rows(results['threads']))}"
+    renew()
+    return f"{aligned(bench_rows(results))}\n\n{aligned(thread_rows(results['threads']))}"
