@@ -34,7 +34,7 @@ from .tables import aligned
 PRESETS = NOTEBOOKS / "presets.toml"
 START_SECONDS = 60  # that a kernel may take to give its first answer
 KILLED = "perhaps out of memory: close other programs, or try a smaller size (-p, --preset smoke)"
-FORKS = multiprocessing.get_context("forkserver")  # workers fork from a process that has imported all they need
+FORKS = multiprocessing.get_context("forkserver")  # a worker forks from a process that imported all it needs
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
