@@ -206,6 +206,6 @@ def erring_reader(answer: Callable) -> str:
             },
         )
     return (
-        "On average over the slips this is the loss of a reader who makes none. The price is noise, and a loss that a large "
-        "wrong verdict can drive below 0 (Ray Chowdhury et al. 2024 propose it)."
+        "On average over the slips this is the loss of a reader who makes none; it is known as robust DPO. The price is noise, and a loss that a large "
+        "wrong verdict can drive below 0."
     )
