@@ -33,10 +33,12 @@ def reward_inside(answer: Callable) -> str:
                 "beta is missing.": centred / beta,
                 "beta multiplies the log-ratio; you divide by it.": centred / beta**2,
                 "Each prompt's rewards still have to be shifted to mean 0.": rewards,
-                "A prompt is a row: subtract the mean over dim=1, not the mean of all.": rewards
-                - rewards.mean(),
-                "A prompt is a row, so its mean runs over dim=1, not over dim=0.": rewards
-                - rewards.mean(dim=0),
+                "A prompt is a row: subtract the mean over dim=1, not the mean of all.": (
+                    rewards - rewards.mean()
+                ),
+                "A prompt is a row, so its mean runs over dim=1, not over dim=0.": (
+                    rewards - rewards.mean(dim=0)
+                ),
                 "You divide log-probabilities; the logarithm of a quotient is their difference.": (
                     quotient - quotient.mean(dim=1, keepdim=True)
                 ),
@@ -91,8 +93,9 @@ def without_deviation(answer: Callable) -> str:
             right,
             f"The advantages for rewards {rewards.tolist() if G != 6 else 'of shape (3, 6)'}",
             {
-                "An answer's own reward is still part of the mean; it should be that of the others.": rewards
-                - mean,
+                "An answer's own reward is still part of the mean; it should be that of the others.": (
+                    rewards - mean
+                ),
                 "The standard deviation is still there.": (
                     (rewards - mean) / (rewards.std(dim=1, keepdim=True) + 1e-4)
                 ),
@@ -186,8 +189,9 @@ def erring_reader(answer: Callable) -> str:
                 "This is the plain DPO loss: the errors aren't accounted for.": told,
                 "You average over right and wrong clicks. That is what the plain loss gives a reader who errs; "
                 "expected the loss whose average is right.": (1 - error) * told + error * turned,
-                "The quotient is missing: the two weights have to add up to 1.": (1 - error) * told
-                - error * turned,
+                "The quotient is missing: the two weights have to add up to 1.": (
+                    (1 - error) * told - error * turned
+                ),
                 "The two weights are swapped: the verdict as told has the larger one, and it is positive.": (
                     ((1 - error) * turned - error * told) / (1 - 2 * error)
                 ),
@@ -202,6 +206,6 @@ def erring_reader(answer: Callable) -> str:
             },
         )
     return (
-        "On average over the slips this is the loss of a reader who makes none. The price is noise, and a loss that a large "
-        "wrong verdict can drive below 0 (Ray Chowdhury et al. 2024 propose it)."
+        "On average over the slips this is the loss of a reader who makes none; it is known as robust DPO. The price is noise, and a loss that a large "
+        "wrong verdict can drive below 0."
     )

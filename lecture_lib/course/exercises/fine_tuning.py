@@ -77,9 +77,7 @@ def prompts_learned(answer: Callable) -> str:
                 ),
             },
         )
-    return (
-        "Whoever trains on the prompts as well spends part of the model on writing requests, which users do."
-    )
+    return "Whoever trains on the prompts as well spends part of the model on writing requests, and those come from the user."
 
 
 @exercise(
