@@ -40,12 +40,21 @@ class Chapter:
         return read_notebook(self.path)
 
     @property
-    def defaults(self) -> dict[str, bool | int | float | str]:
-        """Name and stored value of each parameter; empty for a chapter that has none."""
+    def declared(self) -> list[ast.AnnAssign]:
+        """A line for each parameter: `name: type = value`; none for a chapter that has no parameters."""
         cells = (cell for cell in self.notebook.cells if "parameters" in cell.metadata.get("tags", []))
         lines = [line for cell in cells for line in ast.parse(cell.source).body]
-        assigned = [line for line in lines if isinstance(line, ast.AnnAssign)]
-        return {line.target.id: ast.literal_eval(line.value) for line in assigned}
+        return [line for line in lines if isinstance(line, ast.AnnAssign)]
+
+    @property
+    def defaults(self) -> dict[str, bool | int | float | str]:
+        """Name and stored value of each parameter."""
+        return {line.target.id: ast.literal_eval(line.value) for line in self.declared}
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Name and annotated type of each parameter."""
+        return {line.target.id: ast.unparse(line.annotation) for line in self.declared}
 
     @property
     def opening(self) -> list[str]:
