@@ -421,7 +421,7 @@ training.faults = [
      best_model_is_kept),
     ("rows twice after an interruption", "<= last]", "<= last + 4]", log_survives_an_interruption),
     ("rows lost after an interruption", "<= last]", "< last - 2]", log_survives_an_interruption),
-    ("a cut row kept", r",+-]*\n)", r",+-]*\n?)", log_survives_an_interruption),
+    ("a cut row kept", r",[\w.,+-]*\n)", r".*\n?)", log_survives_an_interruption),
     ("log begun anew", "self.first_step if resumed else -1", "-1", log_survives_an_interruption),
     ("begins again with step 0", "if not resumed:", "if True:", log_survives_an_interruption),
     ("no estimate at the end", " or step == c.max_iters", "",
