@@ -20,7 +20,7 @@ from lecture_lib.base.paths import SOLUTIONS
 from lecture_lib.base.records import write_json
 from lecture_lib.course import cli, copies, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
-from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
+from lecture_lib.course.execution import read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.kernels import own_kernels
 from lecture_lib.course.ladder import record_run, run_since
 from lecture_lib.course.stored import save
@@ -53,6 +53,14 @@ def test_given_values_win_over_the_preset(tiny):
     values = resolve(tiny(), "smoke", {"rate": "1e-3", "loud": "True"}, PRESETS)
     assert values == {"steps": 1, "rate": 1e-3, "loud": True}
     assert resolve(tiny(), "smoke", {"steps": "7"}, PRESETS) == {"steps": 7}
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"cells": [', b"\xff", b"[]"])
+def test_a_damaged_notebook_is_named(tiny, damaged):
+    chapter = tiny()
+    chapter.path.write_bytes(damaged)
+    with pytest.raises(CourseError, match=r"01_tiny\.ipynb is not a readable notebook"):
+        resolve(chapter, "cpu", {}, PRESETS)
 
 
 def test_a_preset_that_leaves_the_chapter_out_changes_nothing(tiny):
@@ -108,7 +116,7 @@ def test_every_preset_fits_the_chapters():
 
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
 def test_every_parameter_is_annotated_and_explained(chapter):
-    assert set(declared_parameters(chapter).values()) <= set(execution.READERS)
+    assert set(chapter.types.values()) <= set(execution.READERS)
     (cell,) = [cell for cell in chapter.notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert all("  # " in line for line in cell.source.splitlines())
 

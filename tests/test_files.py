@@ -93,6 +93,14 @@ def test_what_a_killed_process_had_half_written_is_removed_by_the_next_run(tmp_p
         assert kept.exists() and not half_written.exists()
 
 
+@pytest.mark.parametrize("damaged", [b"[cpu", b"\xff", b"max_iters = many"])
+def test_a_damaged_toml_file_is_named(tmp_path, damaged):
+    path = tmp_path / "presets.toml"
+    path.write_bytes(damaged)
+    with pytest.raises(CourseError, match=r"presets\.toml isn't TOML: .*; mend that, or get the file again"):
+        files.read_toml(path)
+
+
 def test_a_record_is_rounded_at_any_depth():
     record = {"seed": 1337, "gain": (1 / 3, [-2.71828]), "kl": {"PPO": 1e-9}}
     assert rounded(record) == {"seed": 1337, "gain": [0.3333, [-2.7183]], "kl": {"PPO": 0.0}}

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 with Unix line ends, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_toml(path: Path) -> dict:
+    """The content of a TOML file; CourseError, with the place, if it is damaged."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of text that isn't UTF-8
+        raise CourseError(f"{path} isn't TOML: {error}; mend that, or get the file again") from None
 
 
 @contextlib.contextmanager

@@ -43,13 +43,22 @@ class Chapter:
         return read_notebook(self.path)
 
     @property
-    def defaults(self) -> dict[str, bool | int | float | str]:
-        """Name and stored value of each parameter; empty for a chapter that has none."""
-        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+    def declared(self) -> list[ast.AnnAssign]:
+        """A line for each parameter: `name: type = value`; none for a chapter that has no parameters."""
+        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second
         sources = ("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
         lines = [line for source in sources for line in ast.parse(source).body]
-        assigned = [line for line in lines if isinstance(line, ast.AnnAssign)]
-        return {line.target.id: ast.literal_eval(line.value) for line in assigned}
+        return [line for line in lines if isinstance(line, ast.AnnAssign)]
+
+    @property
+    def defaults(self) -> dict[str, bool | int | float | str]:
+        """Name and stored value of each parameter."""
+        return {line.target.id: ast.literal_eval(line.value) for line in self.declared}
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Name and annotated type of each parameter."""
+        return {line.target.id: ast.unparse(line.annotation) for line in self.declared}
 
     @property
     def opening(self) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -17,11 +16,10 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from papermill.inspection import inspect_notebook
 from tqdm import tqdm
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import alone_in, explaining_os_errors
+from lecture_lib.base.files import alone_in, explaining_os_errors, read_toml
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.base.threads import fixed
 
@@ -58,13 +56,7 @@ class Result:
 
 def read_presets(path: Path = PRESETS) -> dict[str, dict[str, dict[str, Value]]]:
     """preset -> chapter stem -> parameter -> value. A chapter that a preset leaves out runs as stored."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def declared_parameters(chapter: Chapter) -> dict[str, str]:
-    """Name and annotated type of each parameter of the chapter's `parameters` cell."""
-    found = inspect_notebook(chapter.path).values()
-    return {parameter["name"]: parameter["inferred_type_name"] for parameter in found}
+    return read_toml(path)
 
 
 def resolve(chapter: Chapter, preset: str, given: dict[str, str | Value], presets=None) -> dict[str, Value]:
@@ -76,7 +68,7 @@ def resolve(chapter: Chapter, preset: str, given: dict[str, str | Value], preset
     presets = read_presets() if presets is None else presets
     if preset not in presets:
         raise CourseError(f"no preset {preset!r}; expected one of: {', '.join(presets)}")
-    declared = declared_parameters(chapter)
+    declared = chapter.types
     values = {**presets[preset].get(chapter.stem, {}), **given}
     for name in values:
         if name not in declared:
