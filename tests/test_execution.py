@@ -352,7 +352,7 @@ def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):
 @pytest.mark.parametrize("words", [["--port", "9999"], ["--help"], ["03_bigram.ipynb", "--no-browser"], []])
 def test_all_further_words_of_lab_are_jupyterlab_s(monkeypatch, words):
     asked = []
-    monkeypatch.setattr(copies, "lay_out", lambda: [])
+    monkeypatch.setattr(copies, "lay_out", list)
     monkeypatch.setattr(subprocess, "call", lambda command, cwd: asked.append(command) or 0)
     assert cli.main(["lab", *words]) == 0
     assert asked == [[sys.executable, "-m", "jupyter", "lab", *words]]

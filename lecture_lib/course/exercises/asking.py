@@ -73,18 +73,24 @@ def expect(
     `slips` gives the sentence for each known mistake, and what it leads to instead; a value that is one of
     these gets its sentence. Any other gets the first place where it differs.
     """
-    if not isinstance(expected, torch.Tensor):
-        value = number(value, what)
-        matches = lambda other: abs(value - other) <= atol  # noqa: E731
-    else:
-        value = tensor(value, tuple(expected.shape), what)
-        matches = lambda other: same(value, other, atol)  # noqa: E731
-    if matches(expected):
+    if alike(value, expected, atol):
         return
     for sentence, wrong in (slips or {}).items():
-        if matches(wrong):
+        if alike(value, wrong, atol):
             raise Wrong(sentence)
+    if isinstance(expected, torch.Tensor):
+        value = tensor(value, tuple(expected.shape), what)
+    else:
+        value = number(value, what)
     raise Wrong(f"{what}: {difference(value, expected, atol)}.")
+
+
+def alike(value: object, other: Expected, atol: float) -> bool:
+    """Whether a value is another one within `atol`: a tensor of its shape, or a number."""
+    if isinstance(other, torch.Tensor):
+        return isinstance(value, torch.Tensor) and same(value, other, atol)
+    value = plain_number(value)
+    return isinstance(value, Real) and abs(value - other) <= atol
 
 
 def same(value: torch.Tensor, other: torch.Tensor, atol: float) -> bool:
