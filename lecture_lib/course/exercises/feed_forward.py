@@ -28,8 +28,8 @@ def and_unit(answer: torch.Tensor) -> str:
         if abs(on - expected) > 1e-5:
             raise Wrong(f"For a={a} and b={b} your unit gives {on:.4g}, expected {expected}: {reason}.")
     return (
-        "A bias turns a sum of votes into a threshold: one vote isn't enough. No linear map can say that, because it would "
-        "have to count each feature for half."
+        "The bias turns a sum of votes into a threshold: one vote isn't enough. Without the ReLU each feature would have to "
+        "count for something even when it's alone."
     )
 
 
@@ -82,8 +82,7 @@ def each_alone(answer: Callable) -> str:
 
 def said(answer: Callable, layer: Callable, x: torch.Tensor) -> bool:
     """What the learner's test says about a layer; Wrong unless it's True or False."""
-    with torch.no_grad():
-        verdict = ask(answer, layer, x)
+    verdict = ask(answer, layer, x)
     if plain_number(verdict) not in ("True", "False"):
         raise Wrong(f"Expected True or False; your function returned {verdict!r}.")
     return bool(verdict)

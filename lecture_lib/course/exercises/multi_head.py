@@ -72,7 +72,7 @@ def shares(answer: Callable) -> str:
         )
     return (
         "To concatenate and multiply is to multiply each and add: every head has its own matrix in lm_head and adds its "
-        "opinion to the logits. No head can answer another one here; that takes what the next chapter adds."
+        "opinion to the logits. No head can react to what another one says; that takes what the next chapter adds."
     )
 
 
