@@ -34,8 +34,8 @@ def own_seed(answer: Callable) -> str:
             atol=1e-4,
         )
     return (
-        "If nothing is wrong, one run in twenty lies more than two standard deviations away, if many runs tell the "
-        "spread; if only five do, it's about one in seven."
+        "If nothing is wrong, one run in twenty lies more than two standard deviations away, as long as many runs "
+        "tell the spread. If only five tell it, about one in seven does."
     )
 
 
@@ -147,7 +147,7 @@ def predicted_loss(answer: Callable) -> str:
         )
     return (
         "Such fits, over much larger ranges, are how the makers of large models choose sizes before they train. The "
-        "floor is what no size can predict of a text."
+        "floor is what a model of no size can predict."
     )
 
 

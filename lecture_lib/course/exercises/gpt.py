@@ -69,8 +69,8 @@ def own_dropout(answer: type) -> str:
             raise Wrong("Two calls drop the same numbers; draw again in each call.")
     expect(ask(answer(0.0).train(), x), x, "In training mode, with p=0")
     return (
-        "In eval mode it does nothing, so that sampling pays nothing for dropout: the price, 1 / (1 - p), is paid "
-        "in training. That's nn.Dropout."
+        "In eval mode it does nothing, so that sampling needs no correction: what stays is enlarged in training "
+        "instead. That's nn.Dropout."
     )
 
 
@@ -212,8 +212,8 @@ def falling_rate(answer: type) -> str:
             atol=1e-3 * highest,
         )
     return (
-        "Large steps first, small ones at the end, when the loss mostly trembles. Chapter 13c has the usual course, "
-        "a warm-up and half a cosine."
+        "Large steps first, while there is far to go; small ones at the end, when the noise of the batches is most of "
+        "what a large step brings. Chapter 13c has the usual course, a warm-up and half a cosine."
     )
 
 

@@ -53,8 +53,8 @@ def root_mean_square(answer: Callable) -> str:
     if not torch.equal(ask(answer, zeros).nan_to_num(1), zeros):
         raise Wrong("A token of zeros has to stay zeros; 0 / 0 is NaN, so add 1e-5 under the root.")
     return (
-        "It's LayerNorm without the mean and the shift: a sum less to compute, and it still doesn't hear how "
-        "loud its input is. Of section 3's checks, mean 0 fails, and x and 10 * x + 3 differ."
+        "It's LayerNorm without the mean: one sum fewer to compute, and it still doesn't notice how loud its input "
+        "is. Of section 3's checks, mean 0 fails, and x and 10 * x + 3 differ."
     )
 
 

@@ -14,6 +14,7 @@ SLIPS = {  # what is often said of an optimizer's memory, and why it isn't so
     "SGD with momentum": ("Momentum is a number for each weight: a running sum of its gradients.", 1),
     "AdamW": ("AdamW keeps two averages for each weight, of the gradient and of its square.", 2),
 }
+ADVICE = "Write to another file, and move that one to the path when it's complete."
 
 
 @exercise("10b.1", dict, "a dict with the numbers for each parameter, by optimizer")
@@ -69,6 +70,8 @@ def look_ahead(answer: Callable) -> str:
             raise Wrong(
                 "If draw() stops with an error, the generator stays where it was left; restore it in a `finally`."
             ) from None
+    else:
+        raise Wrong("draw() stopped with an error, and your function hides it. Let it pass.")
     return (
         "A run that looks at a sample in this way, between two steps, draws the same batches as one that doesn't. "
         "torch has it ready: `with torch.random.fork_rng():`."
@@ -85,12 +88,15 @@ def whole_or_not_at_all(answer: Callable) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.pt"
         for content in (b"a first state", b"a second one", b"short"):
+            old = file.stat().st_ino if file.exists() else None
             ask(answer, file, (content[:4], content[4:]))
-            found = file.read_bytes() if file.exists() else None
-            if found is None:
+            if not file.exists():
                 raise Wrong("There is no file at the path after a writing that went well.")
+            found = file.read_bytes()
             if found != content:
                 raise Wrong(f"Expected the file to hold {content!r}, found {found!r}.")
+            if file.stat().st_ino == old:
+                raise Wrong(f"The old file is overwritten, or gone, before the new one is complete. {ADVICE}")
             check_alone(file)
         try:
             answer(file, interrupted())
@@ -102,7 +108,7 @@ def whole_or_not_at_all(answer: Callable) -> str:
         if found != content:
             raise Wrong(
                 f"Interrupted after the first piece, the file holds {found!r}; expected what was in it before, "
-                f"{content!r}. Write to another file, and move that one to the path when it's complete."
+                f"{content!r}. {ADVICE}"
             )
         check_alone(file)
     return (

@@ -110,7 +110,7 @@ def silent_start(answer: Callable) -> str:
                 )
     return (
         "The model begins as lm_head(embed). In the first step only the silent layers get a gradient, since the "
-        "product rule multiplies everybody else's by their zeros; from the second step on, all learn."
+        "product rule multiplies all others in the blocks by their zeros; from the second step on, all learn."
     )
 
 
