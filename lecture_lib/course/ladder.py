@@ -77,7 +77,7 @@ def recorded(stem: str, out: Path) -> dict[Path, int]:
 
 
 def new_run(stem: str, out: Path, before: dict[Path, int]) -> dict | None:
-    """What the chapter recorded since `recorded` gave `before`. No clock is asked: it may have been set back."""
+    """What the chapter recorded since `recorded` gave `before`; a clock that was set back doesn't matter."""
     written = (path for path, when in recorded(stem, out).items() if before.get(path) != when)
     return next(map(read_json, written), None)
 
