@@ -121,7 +121,9 @@ def record(out: Path, val: float, **changed: float) -> None:
 def test_a_run_with_another_setting_is_not_the_rungs_own(tmp_path, changed):
     record(tmp_path, 9.8765, **changed)
     assert "9.8765" not in ladder.ladder_table(tmp_path)
-    assert ladder.run_since("07_multi_head", tmp_path, 0)["settings"]["n_head"] == changed.get("n_head", 4)
+    assert ladder.new_run("07_multi_head", tmp_path, before={})["settings"]["n_head"] == changed.get(
+        "n_head", 4
+    )
 
     record(tmp_path, 2.2798)
     record(tmp_path, 9.8765, **changed)  # the later one doesn't replace it

@@ -22,7 +22,7 @@ from lecture_lib.course import cli, copies, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
 from lecture_lib.course.execution import read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.kernels import own_kernels
-from lecture_lib.course.ladder import record_run, run_since
+from lecture_lib.course.ladder import new_run, record_run, recorded
 from lecture_lib.course.stored import save
 from lecture_lib.training import History
 
@@ -147,11 +147,24 @@ def test_a_run_leaves_the_executed_copy_its_pictures_and_a_row(tiny, tmp_path):
 
 def test_only_a_run_recorded_meanwhile_counts(tmp_path):
     history = History([0, 4], [3.0, 1.0], [3.0, 2.0])
+    before = recorded("03_bigram", tmp_path)
     record_run("03_bigram", history, parameters=3, seed=4, settings={}, out=tmp_path)
-    run = run_since("03_bigram", tmp_path, time.time() - 60)
+    run = new_run("03_bigram", tmp_path, before)
     assert (run["train"], run["val"], run["steps"]) == (1.0, 2.0, 5)
     assert run["history"]["val"] == [3.0, 2.0]
-    assert run_since("03_bigram", tmp_path, time.time() + 60) is None
+    assert new_run("03_bigram", tmp_path, recorded("03_bigram", tmp_path)) is None
+
+
+def test_a_run_counts_though_the_clock_was_set_back_meanwhile(tmp_path):
+    def record(val: float, when: float) -> None:
+        record_run("03_bigram", History([0], [3.0], [val]), parameters=3, seed=4, settings={}, out=tmp_path)
+        for path in recorded("03_bigram", tmp_path):
+            os.utime(path, (when, when))
+
+    record(2.5, when=10_000)
+    before = recorded("03_bigram", tmp_path)
+    record(2.0, when=5_000)
+    assert new_run("03_bigram", tmp_path, before)["val"] == 2.0
 
 
 def lecture(folder: Path, *words: str, ctrl_c=signal.SIG_DFL) -> subprocess.Popen:

@@ -25,7 +25,7 @@ from lecture_lib.base.threads import fixed
 
 from .chapters import Chapter, read_notebook
 from .kernels import NAME
-from .ladder import lecture_shown, run_since
+from .ladder import lecture_shown, new_run, recorded
 from .stored import QUIET_KERNEL
 from .tables import aligned
 
@@ -173,7 +173,7 @@ def run_chapter(
 def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: bool) -> Result:
     """What `run_chapter` does once the chapter's folder is its own."""
     executed = out / chapter.stem / chapter.path.name
-    started, began = time.time(), time.perf_counter()
+    before, began = recorded(chapter.stem, out), time.perf_counter()
     try:
         papermill.execute_notebook(
             chapter.path,
@@ -199,7 +199,7 @@ def execute(chapter: Chapter, parameters: dict[str, Value], out: Path, follow: b
     except KeyboardInterrupt:
         raise CourseError(f"interrupted in {chapter.stem}; {partial(executed)}") from None
     seconds = time.perf_counter() - began
-    return Result(chapter, seconds, executed, run_since(chapter.stem, out, started), save_pictures(executed))
+    return Result(chapter, seconds, executed, new_run(chapter.stem, out, before), save_pictures(executed))
 
 
 def cell_reached(executed: Path) -> int:

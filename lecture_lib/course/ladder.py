@@ -70,12 +70,16 @@ def latest_run(stem: str, out: Path = OUT) -> dict | None:
     return run if run.get("settings") == Chapter(NOTEBOOKS / f"{stem}.ipynb").defaults else None
 
 
-def run_since(stem: str, out: Path, since: float) -> dict | None:
-    """What the chapter recorded after `since` (seconds since the epoch), whatever its settings were."""
-    for path in (out / stem / OWN, out / stem / CHANGED):
-        if path.exists() and path.stat().st_mtime >= since:
-            return read_json(path)
-    return None
+def recorded(stem: str, out: Path) -> dict[Path, int]:
+    """The files of the chapter's recorded runs, whatever their settings were, and when each was written."""
+    paths = (out / stem / OWN, out / stem / CHANGED)
+    return {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+
+
+def new_run(stem: str, out: Path, before: dict[Path, int]) -> dict | None:
+    """What the chapter recorded since `recorded` gave `before`; a clock that was set back doesn't matter."""
+    written = (path for path, when in recorded(stem, out).items() if before.get(path) != when)
+    return next(map(read_json, written), None)
 
 
 def record_seeds(stem: str, runs: list[dict], command: str, folder: Path = SEEDS) -> Path:
