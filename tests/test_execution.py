@@ -16,10 +16,11 @@ from small_course import notebook
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import alone_in
+from lecture_lib.base.paths import SOLUTIONS
 from lecture_lib.base.records import write_json
-from lecture_lib.course import cli, execution
+from lecture_lib.course import cli, copies, execution
 from lecture_lib.course.chapters import Chapter, all_chapters, find_chapter, read_notebook
-from lecture_lib.course.execution import declared_parameters, read_presets, resolve, run_chapter, table, typed
+from lecture_lib.course.execution import read_presets, resolve, run_chapter, table, typed
 from lecture_lib.course.kernels import own_kernels
 from lecture_lib.course.ladder import record_run, run_since
 from lecture_lib.course.stored import save
@@ -52,6 +53,14 @@ def test_given_values_win_over_the_preset(tiny):
     values = resolve(tiny(), "smoke", {"rate": "1e-3", "loud": "True"}, PRESETS)
     assert values == {"steps": 1, "rate": 1e-3, "loud": True}
     assert resolve(tiny(), "smoke", {"steps": "7"}, PRESETS) == {"steps": 7}
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"cells": [', b"\xff", b"[]"])
+def test_a_damaged_notebook_is_named(tiny, damaged):
+    chapter = tiny()
+    chapter.path.write_bytes(damaged)
+    with pytest.raises(CourseError, match=r"01_tiny\.ipynb is not a readable notebook"):
+        resolve(chapter, "cpu", {}, PRESETS)
 
 
 def test_a_preset_that_leaves_the_chapter_out_changes_nothing(tiny):
@@ -107,7 +116,7 @@ def test_every_preset_fits_the_chapters():
 
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
 def test_every_parameter_is_annotated_and_explained(chapter):
-    assert set(declared_parameters(chapter).values()) <= set(execution.READERS)
+    assert set(chapter.types.values()) <= set(execution.READERS)
     (cell,) = [cell for cell in chapter.notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert all("  # " in line for line in cell.source.splitlines())
 
@@ -145,8 +154,11 @@ def test_only_a_run_recorded_meanwhile_counts(tmp_path):
     assert run_since("03_bigram", tmp_path, time.time() + 60) is None
 
 
-def lecture(folder: Path, *words: str) -> subprocess.Popen:
-    """`lecture run ...` in a process of its own, over a temporary course's notebooks and output folder."""
+def lecture(folder: Path, *words: str, ctrl_c=signal.SIG_DFL) -> subprocess.Popen:
+    """`lecture run ...` in a process of its own, over a temporary course's notebooks and output folder.
+
+    `ctrl_c` is what SIGINT does there: shells have it ignored (SIG_IGN) by what they run in the background.
+    """
     script = (
         "import sys; from pathlib import Path; from lecture_lib.course import chapters, execution, cli;"
         "folder = Path(sys.argv[1]);"
@@ -156,8 +168,7 @@ def lecture(folder: Path, *words: str) -> subprocess.Popen:
         "sys.exit(cli.main(['run', *sys.argv[2:]]))"
     )
     command = [sys.executable, "-c", script, str(folder), *words]
-    # Ctrl-C reaches it also if this suite runs in the background, where shells have it ignored.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    heeding = partial(signal.signal, signal.SIGINT, ctrl_c)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
     )
@@ -184,19 +195,24 @@ def test_a_refusal_in_a_cell_is_told_in_its_sentence_alone(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stems", [["01_tiny"], ["01_tiny", "02_tiny", "03_tiny"]], ids=["one", "two of three"]
+    ("stems", "signum", "ctrl_c"),
+    [
+        (["01_tiny"], signal.SIGINT, signal.SIG_DFL),
+        (["01_tiny", "02_tiny", "03_tiny"], signal.SIGTERM, signal.SIG_IGN),
+    ],
+    ids=["Ctrl-C in one", "SIGTERM in two of three in the background"],
 )
-def test_ctrl_c_leaves_readable_partial_notebooks(tiny, tmp_path, stems):
+def test_interruption_leaves_readable_partial_notebooks(tiny, tmp_path, stems, signum, ctrl_c):
     markers = [tmp_path / f"{stem} reached" for stem in stems]
     for stem, marker in zip(stems, markers, strict=True):
         reach = f"from pathlib import Path\nimport time\nPath({str(marker)!r}).touch()\ntime.sleep(300)"
         tiny("print('before')", reach, stem=stem)
-    process = lecture(tmp_path)
+    process = lecture(tmp_path, ctrl_c=ctrl_c)
     deadline = time.time() + 90
     while not all(marker.exists() for marker in markers[:2]) and time.time() < deadline:
         time.sleep(0.1)
     assert all(marker.exists() for marker in markers[:2])
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "interrupted" in errors
@@ -306,6 +322,42 @@ def test_command_line_mistakes(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def checked_while_sent(signum: int, monkeypatch) -> int:
+    """The exit status of `lecture check` whose work is to send its own process a signal."""
+
+    def check_command(arguments):
+        os.kill(os.getpid(), signum)
+        return 0
+
+    monkeypatch.setattr(cli, "check_command", check_command)
+    return cli.main(["check"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_being_asked_to_end_is_like_ctrl_c(monkeypatch, capsys, signum):
+    before = signal.getsignal(signum)
+    assert checked_while_sent(signum, monkeypatch) == 1
+    assert capsys.readouterr().err == "\nlecture: interrupted\n"
+    assert signal.getsignal(signum) == before
+
+
+def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert checked_while_sent(signal.SIGHUP, monkeypatch) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("words", [["--port", "9999"], ["--help"], ["03_bigram.ipynb", "--no-browser"], []])
+def test_all_further_words_of_lab_are_jupyterlab_s(monkeypatch, words):
+    asked = []
+    monkeypatch.setattr(copies, "lay_out", list)
+    monkeypatch.setattr(subprocess, "call", lambda command, cwd: asked.append(command) or 0)
+    assert cli.main(["lab", *words]) == 0
+    assert asked == [[sys.executable, "-m", "jupyter", "lab", *words]]
+
+
 @pytest.mark.parametrize("failing", [0, 1, 2, None])
 def test_a_killed_run_fails_the_test_of_other_machines(monkeypatch, failing):
     asked = []
@@ -334,7 +386,7 @@ def test_every_notebook_is_tested_once_and_the_long_ones_begin(monkeypatch):
     cli.nbval_as_on(cli.OTHER_MACHINES[0])
     suite, notebooks = asked
     assert [target for target in suite if target != "tests"] == notebooks
-    assert sorted(notebooks) == sorted(str(chapter.path) for chapter in all_chapters())
+    assert sorted(notebooks) == sorted(str(each.path) for each in all_chapters() + all_chapters(SOLUTIONS))
     assert suite.index("tests") == len(cli.LONG)
 
 
@@ -353,13 +405,6 @@ def test_a_shard_that_is_none_is_refused(part, capsys):
     with pytest.raises(SystemExit):
         cli.main(["test", "--shard", part])
     assert f"invalid shard value: '{part}'" in capsys.readouterr().err
-
-
-def test_options_of_jupyterlab_reach_it(monkeypatch):
-    called = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command, cwd: called.append(command) or 0)
-    assert cli.main(["lab", "--port", "9999", "--no-browser"]) == 0
-    assert called[0][1:] == ["-m", "jupyter", "lab", "--port", "9999", "--no-browser"]
 
 
 def test_help_waits_for_no_torch():

@@ -76,6 +76,31 @@ def test_an_interrupted_write_leaves_the_old_file(old):
     check_kept(old)
 
 
+def test_the_content_is_on_the_disk_before_it_takes_the_name(old, monkeypatch):
+    """Or a power cut could leave an empty file under the name of a good one."""
+    done, replace = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size))
+    monkeypatch.setattr(Path, "replace", lambda *paths: done.append("renamed") or replace(*paths))
+    files.write_text(old, "new content")
+    assert done == [len("new content"), "renamed"]
+
+
+def test_what_a_killed_process_had_half_written_is_removed_by_the_next_run(tmp_path):
+    half_written, kept = tmp_path / ".state.pt.x7.tmp", tmp_path / "state.pt"
+    for path in (half_written, kept):
+        path.touch()
+    with files.alone_in(tmp_path):
+        assert kept.exists() and not half_written.exists()
+
+
+@pytest.mark.parametrize("damaged", [b"[cpu", b"\xff", b"max_iters = many"])
+def test_a_damaged_toml_file_is_named(tmp_path, damaged):
+    path = tmp_path / "presets.toml"
+    path.write_bytes(damaged)
+    with pytest.raises(CourseError, match=r"presets\.toml isn't TOML: .*; mend that, or get the file again"):
+        files.read_toml(path)
+
+
 def test_a_record_is_rounded_at_any_depth():
     record = {"seed": 1337, "gain": (1 / 3, [-2.71828]), "kl": {"PPO": 1e-9}}
     assert rounded(record) == {"seed": 1337, "gain": [0.3333, [-2.7183]], "kl": {"PPO": 0.0}}

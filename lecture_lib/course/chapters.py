@@ -1,15 +1,18 @@
 """The chapters: which notebooks there are, and what their first cell says of them."""
 
 import ast
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import NOTEBOOKS
+
+if TYPE_CHECKING:  # importing it takes a second, and a chapter's own kernel needs only `defaults`
+    from nbformat import NotebookNode
 
 NAME = re.compile(r"\d\d[a-z]?_[a-z]\w*\.ipynb")  # a copy, or an Untitled.ipynb, is no chapter
 VIDEO_TIME = re.compile(r"\b(?:\d:)?\d{1,2}:\d{2}\b")
@@ -36,16 +39,26 @@ class Chapter:
         return self.stem.split("_", 1)[1]
 
     @cached_property
-    def notebook(self) -> nbformat.NotebookNode:
+    def notebook(self) -> "NotebookNode":
         return read_notebook(self.path)
 
     @property
+    def declared(self) -> list[ast.AnnAssign]:
+        """A line for each parameter: `name: type = value`; none for a chapter that has no parameters."""
+        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second
+        sources = ("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+        lines = [line for source in sources for line in ast.parse(source).body]
+        return [line for line in lines if isinstance(line, ast.AnnAssign)]
+
+    @property
     def defaults(self) -> dict[str, bool | int | float | str]:
-        """Name and stored value of each parameter; empty for a chapter that has none."""
-        cells = (cell for cell in self.notebook.cells if "parameters" in cell.metadata.get("tags", []))
-        lines = [line for cell in cells for line in ast.parse(cell.source).body]
-        assigned = [line for line in lines if isinstance(line, ast.AnnAssign)]
-        return {line.target.id: ast.literal_eval(line.value) for line in assigned}
+        """Name and stored value of each parameter."""
+        return {line.target.id: ast.literal_eval(line.value) for line in self.declared}
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Name and annotated type of each parameter."""
+        return {line.target.id: ast.unparse(line.annotation) for line in self.declared}
 
     @property
     def opening(self) -> list[str]:
@@ -68,8 +81,10 @@ def video_times(text: str) -> str:
     return ", ".join(dict.fromkeys(VIDEO_TIME.findall(text)))
 
 
-def read_notebook(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> "NotebookNode":
     """Read a notebook; CourseError if there is no such file, or if it's not a notebook."""
+    import nbformat
+
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:

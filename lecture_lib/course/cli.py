@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
@@ -26,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         check_project()
-        return arguments.action(arguments)
+        with all_ended_like_ctrl_c():
+            return arguments.action(arguments)
     except CourseError as error:
         print(f"lecture: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -36,6 +39,25 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
+@contextmanager
+def all_ended_like_ctrl_c() -> Iterator[None]:
+    """While the block runs, being asked to end, or a terminal that closes, raises KeyboardInterrupt.
+
+    Python's own way ends this process alone: the kernels and workers that it started would go on.
+    """
+    asked = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = {
+        signum: handler for signum, handler in asked.items() if handler != signal.SIG_IGN
+    }  # not nohup's
+    for signum in heeded:
+        signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for signum, handler in heeded.items():
+            signal.signal(signum, handler)
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands, each from a function `..._command` whose docstring is its help."""
     top = argparse.ArgumentParser(
@@ -43,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="command")
 
-    def command(action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def command(action: Callable[[argparse.Namespace], int], **options) -> argparse.ArgumentParser:
         name, help = action.__name__.removesuffix("_command"), action.__doc__
-        added = commands.add_parser(name, help=help, description=help)
+        added = commands.add_parser(name, help=help, description=help, **options)
         added.set_defaults(action=action)
         return added
 
@@ -89,9 +111,8 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     command(progress_command)
     command(bench_command)
     command(book_command)
-    lab = command(lab_command)
-    lab.prefix_chars = "+"  # so that what begins with `-` is JupyterLab's
-    lab.add_argument("options", nargs=argparse.REMAINDER, help="for JupyterLab, e.g. --port 9999")
+    lab = command(lab_command, prefix_chars="\0", add_help=False)  # every word is JupyterLab's, --help too
+    lab.add_argument("options", nargs="*", help="for JupyterLab, e.g. --port 9999")
 
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -17,11 +16,10 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from papermill.inspection import inspect_notebook
 from tqdm import tqdm
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.files import alone_in, explaining_os_errors
+from lecture_lib.base.files import alone_in, explaining_os_errors, read_toml
 from lecture_lib.base.paths import NOTEBOOKS, OUT, ROOT
 from lecture_lib.base.threads import fixed
 
@@ -34,6 +32,7 @@ from .tables import aligned
 PRESETS = NOTEBOOKS / "presets.toml"
 START_SECONDS = 60  # that a kernel may take to give its first answer
 KILLED = "perhaps out of memory: close other programs, or try a smaller size (-p, --preset smoke)"
+FORKS = multiprocessing.get_context("forkserver")  # its process has imported what all workers need
 LOSS_CURVE = "loss-curve"  # the tag of the cell whose picture the closing table names
 READERS = {"int": int, "float": float, "str": str, "bool": lambda text: BOOLEANS[text.lower()]}
 BOOLEANS = {"true": True, "false": False}
@@ -57,13 +56,7 @@ class Result:
 
 def read_presets(path: Path = PRESETS) -> dict[str, dict[str, dict[str, Value]]]:
     """preset -> chapter stem -> parameter -> value. A chapter that a preset leaves out runs as stored."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def declared_parameters(chapter: Chapter) -> dict[str, str]:
-    """Name and annotated type of each parameter of the chapter's `parameters` cell."""
-    found = inspect_notebook(chapter.path).values()
-    return {parameter["name"]: parameter["inferred_type_name"] for parameter in found}
+    return read_toml(path)
 
 
 def resolve(chapter: Chapter, preset: str, given: dict[str, str | Value], presets=None) -> dict[str, Value]:
@@ -75,7 +68,7 @@ def resolve(chapter: Chapter, preset: str, given: dict[str, str | Value], preset
     presets = read_presets() if presets is None else presets
     if preset not in presets:
         raise CourseError(f"no preset {preset!r}; expected one of: {', '.join(presets)}")
-    declared = declared_parameters(chapter)
+    declared = chapter.types
     values = {**presets[preset].get(chapter.stem, {}), **given}
     for name in values:
         if name not in declared:
@@ -120,6 +113,7 @@ def run_chapters(
 
 def run_side_by_side(plans: list[tuple[Chapter, dict]], out: Path, at_a_time: int) -> Iterator[Result]:
     """Run each chapter in its own process with one thread: tiny models gain next to nothing from two."""
+    FORKS.set_forkserver_preload([__name__])
     waiting, running = deque(plans), {}
     bar = tqdm(total=len(plans), unit="chapter", desc="course", dynamic_ncols=True)
     with ThreadPoolExecutor(at_a_time) as pool, bar:
@@ -144,7 +138,7 @@ def run_apart(chapter: Chapter, parameters: dict[str, Value], out: Path) -> Resu
     """`run_chapter` in a process of its own; a failure, even that it was killed, is in the result."""
     began, executed = time.perf_counter(), out / chapter.stem / chapter.path.name
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker) as process:
+        with ProcessPoolExecutor(1, FORKS, begin_worker, (dict(os.environ),)) as process:
             return process.submit(run_chapter, chapter, parameters, out).result()
     except CourseError as error:
         failure = str(error)
@@ -153,10 +147,15 @@ def run_apart(chapter: Chapter, parameters: dict[str, Value], out: Path) -> Resu
     return Result(chapter, time.perf_counter() - began, executed, None, None, failure)
 
 
-def begin_worker() -> None:
-    """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too."""
-    os.environ |= fixed(1)
+def begin_worker(environment: dict[str, str]) -> None:
+    """One thread for the kernel; and Ctrl-C comes from the parent alone, once, not from the terminal too.
+
+    The parent's variables may have changed since the process from which workers fork was started.
+    """
+    os.environ.clear()
+    os.environ |= environment | fixed(1)
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells have ignored in the background
 
 
 def run_chapter(

@@ -6,11 +6,11 @@ stored settings.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 
+from lecture_lib.base.files import read_toml
 from lecture_lib.base.paths import DATA, NOTEBOOKS, OUT
 from lecture_lib.base.records import read_json, stamp, write_json
 
@@ -28,7 +28,7 @@ def lecture_numbers(path: Path = DATA / "ladder.toml") -> dict[str, dict]:
 
     Where a chapter has a run at full size as well, that rung's numbers are under `full`.
     """
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return read_toml(path)
 
 
 def lecture_shown(stem: str, run: dict) -> str:

@@ -24,7 +24,8 @@ from .references import citation_problems
 
 IGNORED = "nbval-ignore-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": NAME}
-QUIET_KERNEL = ("--log-level=ERROR",)  # without its warning of unencrypted local sockets
+# Without its warning of unencrypted local sockets, and the errors of a kernel that is ended while it works.
+QUIET_KERNEL = ("--log-level=CRITICAL",)
 MAX_BYTES = 500_000
 
 
@@ -37,10 +38,18 @@ def refresh(chapter: Chapter) -> None:
         resources={"metadata": {"path": chapter.path.parent}},
         extra_arguments=[*QUIET_KERNEL],
     )
+    reached = 0
     try:
-        client.execute()
+        with client.setup_kernel():  # client.execute() would answer Ctrl-C with a stack trace
+            for reached, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, reached)
     except CellExecutionError as error:
         raise CourseError(f"{chapter.path.name} failed and stays as it was:\n{error}") from error
+    except RuntimeError as error:  # nbclient's, for a kernel that died or doesn't answer
+        advice = "perhaps out of memory: close other programs and try again"
+        raise CourseError(
+            f"{chapter.path.name} stays as it was: at cell {reached}, {error}; {advice}"
+        ) from error
     save(normalised(notebook), chapter.path)
 
 
