@@ -34,6 +34,7 @@ html_theme_options = {
     "footer_content_items": ["copyright.html"],
     "use_download_button": False,
     "show_navbar_depth": 1,
+    "collapse_navbar": True,
     "show_toc_level": 2,
     "navigation_with_keys": True,
     "back_to_top_button": True,

@@ -1,5 +1,6 @@
 """The machinery's smaller parts, and that the project's lists agree with each other."""
 
+import json
 import os
 import re
 import subprocess
@@ -246,6 +247,31 @@ def test_environment_installs_the_project_with_what_running_and_testing_need():
     assert f"--editable .[{extras}]" in text
     assert f".[{extras}]" in (ROOT / "Makefile").read_text()
     assert f"python{project()['project']['requires-python']}" in text
+
+
+def test_binder_installs_what_a_reader_needs():
+    text = (ROOT / ".binder" / "environment.yml").read_text()
+    assert "--editable ..[lab]" in text and f"python{project()['project']['requires-python']}" in text
+
+
+def test_the_development_container_is_set_up_by_a_target_of_the_makefile():
+    text = re.sub(
+        r"//[^\n\"]*$", "", (ROOT / ".devcontainer" / "devcontainer.json").read_text(), flags=re.MULTILINE
+    )
+    container = json.loads(text)
+    make, target = container["postCreateCommand"].split()
+    assert make == "make" and f"\n{target}: " in (ROOT / "Makefile").read_text()
+    assert container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].endswith(
+        "/.venv/bin/python"
+    )
+    assert all((ROOT / name).exists() for name in container["customizations"]["codespaces"]["openFiles"])
+
+
+def test_workflows_test_every_supported_python_on_both_systems():
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert "os: [ubuntu-latest, macos-latest]" in text and 'shard: ["1/2", "2/2"]' in text
+    least = project()["project"]["requires-python"].removeprefix(">=")
+    assert f'python: ["{least}", ' in text
 
 
 def test_torch_is_pinned_exactly():

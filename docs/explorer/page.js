@@ -185,7 +185,7 @@ class Explorer {
     const probabilities = this.probabilities(), ids = likeliest(probabilities, this.bars), bars = $("bars");
     while (bars.children.length > ids.length) bars.lastChild.remove();
     while (bars.children.length < ids.length) {
-      const button = make("button", { type: "button" }, make("span", { className: "x-glyph" }), make("span"));
+      const button = make("button", { type: "button" }, make("span", { className: "x-glyph" }), " ", make("span"));
       bars.append(make("li", {}, button));
     }
     ids.forEach((id, i) => { // the buttons stay, so the keyboard's place among them does
@@ -193,7 +193,7 @@ class Explorer {
       button.style.setProperty("--share", p);
       button.firstChild.textContent = GLYPHS[character] ?? character;
       button.lastChild.textContent = percent(p);
-      button.ariaLabel = `append ${named(character)}, ${percent(p)}`;
+      button.ariaLabel = `${NAMES[character] ?? character} ${percent(p)}, append`; // begins with what is seen
       button.onclick = () => this.append(id);
     });
   }
@@ -287,7 +287,7 @@ class Explorer {
     const known = next === undefined ? "" : `; in the text it is ${named(this.gpt.characters[next])}`;
     caption.textContent = `After ${named(read)} (character ${this.start + at + 1}), what comes next${known}`;
     const columns = ["1st", "2nd", "3rd", "4th", "5th", ...(next === undefined ? [] : ["the text's own"])];
-    head.replaceChildren(make("tr", {}, ...["", ...columns].map((title) => make("th", { scope: "col" }, title))));
+    head.replaceChildren(make("tr", {}, make("td"), ...columns.map((title) => make("th", { scope: "col" }, title))));
     body.replaceChildren(...this.reader.lens(at).map((probabilities, i) => {
       const shown = likeliest(probabilities, 5).concat(next ?? []), cells = shown.map((id) => {
         const character = this.gpt.characters[id], p = percent(probabilities[id]);

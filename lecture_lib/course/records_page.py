@@ -10,6 +10,7 @@ from lecture_lib.base.paths import DATA, ROOT
 from lecture_lib.base.records import read_json
 
 from .ladder import FULL_SIZE, ladder_rows
+from .tables import markdown
 
 PAGE = ROOT / "docs" / "records.md"
 RECORDED = DATA / "recorded"
@@ -29,12 +30,6 @@ def renewed(text: str) -> str:
         return f"{found['name']}: written from data/recorded -->\n\n{TABLES[found['name']]()}\n\n"
 
     return TABLE.sub(written, text)
-
-
-def markdown(table: list[Row]) -> str:
-    """A table, its heading first, in Markdown."""
-    heading, *rest = table
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest))
 
 
 def measured(record: dict, more: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Tables of text, for the terminal and for notebooks."""
+"""Tables of text, for the terminal, for notebooks and for pages."""
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
@@ -7,3 +7,9 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    """The rows, of which the first is the heading, as a table in Markdown."""
+    heading, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest))

@@ -19,14 +19,17 @@ SHELL = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 0 auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }}
+main {{ max-width: 48rem; margin: 0 auto; padding: 0 1rem; }}
 {style}
 </style>
 </head>
 <body>
+<main>
 <h1>{title}</h1>
 {intro}
 {body}
+</main>
 <script>{script}</script>
 </body>
 </html>

@@ -8,9 +8,9 @@ from lecture_lib.base.paths import LIBRARY, ROOT
 from lecture_lib.course.chapters import VIDEO_TIME
 from lecture_lib.course.promotion import PACKAGE, is_public, read_modules
 from lecture_lib.course.references import CITATION, read_references
+from lecture_lib.course.tables import markdown
 
 VIDEO = "https://youtu.be/kCc8FmEb1nY?t="
-SECTION = "# {title}\n\n{intro}\n\n"
 GROUND = "The ground floor, written by hand, on which every chapter stands."
 ROOF = "The roof, written by hand: command line, execution, promotion, checks, plots, the book itself."
 Function = ast.FunctionDef
@@ -37,14 +37,12 @@ def hand_written(package: str) -> list[str]:
 
 def library_list(modules: dict) -> str:
     """The page of the promoted modules: a table in the order of the chapters, each with what it holds."""
-    rows = [
-        f"| [{module.chapter.label}](/notebooks/{module.chapter.path.name}) "
-        f"| [{name}](/library/{name}.md) | {module.title} |"
-        for name, module in modules.items()
-    ]
+    rows = [("chapter", "module", "what it holds")]
+    for name, module in modules.items():
+        chapter = f"[{module.chapter.label}](/notebooks/{module.chapter.path.name})"
+        rows.append((chapter, f"[{name}](/library/{name}.md)", module.title))
     intro = "Each module is promoted from its chapter: the cells that begin with `#| export`."
-    table = "\n".join(["| chapter | module | what it holds |", "|---|---|---|", *rows])
-    return f"# The chapters' library\n\n{intro}\n\n{table}\n\n{toctree(modules, hidden=True)}"
+    return f"# The chapters' library\n\n{intro}\n\n{markdown(rows)}\n\n{toctree(modules, hidden=True)}"
 
 
 def toctree(names, hidden: bool = False) -> str:
