@@ -68,8 +68,8 @@ ifneq ($(CLEAR),)
 .PHONY: $(READY)
 endif
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is missing or no Python 3.11 to 3.13, which is needed (make PYTHON=python3.12 ...)"; exit 1; }
 	@echo 'setting up $(VENV), which takes some minutes'
 	@$(PYTHON) -c '$(ALONE)' '$(subst ','\'',$(DONE) || { $(INSTALL); })'
 
