@@ -5,8 +5,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 BOOK_READY := $(VENV)/.book-ready
 LECTURE := $(VENV)/bin/lecture
-# The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
-WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
+# The stamp holds the folder's path: an environment that was moved, or has lost its Python or the course, is made again.
+WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && [ -x $(LECTURE) ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 # The stamp is written last, so an interrupted installation is done again.
 INSTALL = $(PYTHON) -m venv $(CLEAR) $(VENV) && $(VENV)/bin/python -m pip install --quiet \
