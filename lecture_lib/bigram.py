@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lecture_lib.base.device import choose_device, describe_device
+from lecture_lib.batches import get_batch
 from lecture_lib.tokenization import load_splits
 from lecture_lib.training import TrainConfig, config_parser, sample_text, train
 
@@ -50,13 +51,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = config_parser("Train the bigram model on tiny Shakespeare and sample from it.", TrainConfig())
     settings = vars(parser.parse_args(argv))
     seed = settings.pop("seed")
+    tokenizer, splits = load_splits()
     try:
         config = TrainConfig(**settings)
+        for split in splits:
+            get_batch(splits, split, 1, config.block_size)  # raises ValueError if the text is too short
     except ValueError as error:
         parser.error(str(error))
     device = choose_device()
     print(f"device: {describe_device(device)}")
-    tokenizer, splits = load_splits()
     torch.manual_seed(seed)
     model = BigramLanguageModel(tokenizer.vocab_size).to(device)
     train(model, splits, config)

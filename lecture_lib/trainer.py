@@ -417,6 +417,8 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer, splits = load_splits()
     try:
         config = TrainerConfig(**settings)
+        for split in splits:
+            get_batch(splits, split, 1, config.block_size)  # raises ValueError if the text is too short
         model = new_model(tokenizer.vocab_size, config.block_size, sizes, seed)
     except ValueError as error:
         parser.error(str(error))

@@ -173,10 +173,9 @@ def lecture(folder: Path, *words: str, ctrl_c=signal.SIG_DFL) -> subprocess.Pope
     `ctrl_c` is what SIGINT does there: shells have it ignored (SIG_IGN) by what they run in the background.
     """
     script = (
-        "import sys; from pathlib import Path; from lecture_lib.course import chapters, execution, cli;"
+        "import sys; from pathlib import Path; from lecture_lib.course import execution, cli;"
         "folder = Path(sys.argv[1]);"
-        "chapters.all_chapters.__defaults__ = (folder / 'notebooks',);"
-        "chapters.find_chapter.__defaults__ = (folder / 'notebooks',);"
+        "cli.chosen.__defaults__ = (folder / 'notebooks',);"
         "execution.run_chapters.__defaults__ = (folder / 'out',);"
         "sys.exit(cli.main(['run', *sys.argv[2:]]))"
     )

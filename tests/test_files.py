@@ -9,7 +9,7 @@ import torch
 
 from lecture_lib.base import files
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.records import rounded, write_json
+from lecture_lib.base.records import read_json, rounded, write_json
 
 
 @pytest.fixture
@@ -99,6 +99,11 @@ def test_a_damaged_toml_file_is_named(tmp_path, damaged):
     path.write_bytes(damaged)
     with pytest.raises(CourseError, match=r"presets\.toml isn't TOML: .*; mend that, or get the file again"):
         files.read_toml(path)
+
+
+def test_a_record_that_the_system_does_not_give_is_named(tmp_path):
+    with pytest.raises(CourseError, match=r"x\.json can't be read or written: .*name too long"):
+        read_json(tmp_path / ("x" * 300 + "x.json"))
 
 
 def test_a_record_is_rounded_at_any_depth():

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from kit import Suite, close, draw_ids, seeded, suite_tests
 from torch.utils.flop_counter import FlopCounterMode
 
-from lecture_lib import long_run, recipe, throughput, trainer
+from lecture_lib import bigram, long_run, recipe, throughput, trainer
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import ROOT
 from lecture_lib.base.threads import fixed
@@ -565,6 +565,13 @@ def test_a_model_that_cannot_be(capsys):
     with pytest.raises(SystemExit):
         trainer.main(["--n-head", "5"])
     assert "n_embd is 64, n_head is 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [bigram, trainer])
+def test_a_context_as_long_as_the_text(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--block-size", "111540"])
+    assert "block_size is 111540; expected 1 to 111539 for 111540 ids" in capsys.readouterr().err
 
 
 def test_help_names_every_setting(capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .device import describe_machine
 from .errors import CourseError
-from .files import write_text
+from .files import explaining_os_errors, write_text
 
 
 def stamp(command: str) -> dict[str, str]:
@@ -17,12 +17,11 @@ def stamp(command: str) -> dict[str, str]:
 def read_json(path: Path) -> dict:
     """The content of a JSON file; an empty dict if there is no such file yet.
 
-    Raises CourseError if it is damaged.
+    Raises CourseError if it is damaged, or can't be read.
     """
-    if not path.exists():
-        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with explaining_os_errors(path):
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:  # also of text that isn't UTF-8
         raise CourseError(
             f"{path} is damaged, or no JSON file ({error}); get it again, or delete it"
