@@ -5,8 +5,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 BOOK_READY := $(VENV)/.book-ready
 LECTURE := $(VENV)/bin/lecture
-# The stamp holds the folder's path: an environment that was moved, or has lost its Python, is made again.
-WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && $(VENV)/bin/python -c ''
+# The stamp holds the folder's path: an environment that was moved, or has lost its Python or the course, is made again.
+WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && [ -x $(LECTURE) ] && $(VENV)/bin/python -c ''
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 # The stamp is written last, so an interrupted installation is done again.
 INSTALL = $(PYTHON) -m venv $(CLEAR) $(VENV) && $(VENV)/bin/python -m pip install --quiet \
@@ -68,8 +68,8 @@ ifneq ($(CLEAR),)
 .PHONY: $(READY)
 endif
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is missing or no Python 3.11 to 3.13, which is needed (make PYTHON=python3.12 ...)"; exit 1; }
 	@echo 'setting up $(VENV), which takes some minutes'
 	@$(PYTHON) -c '$(ALONE)' '$(subst ','\'',$(DONE) || { $(INSTALL); })'
 

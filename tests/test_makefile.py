@@ -23,6 +23,7 @@ def clone(tmp_path):
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
+    python.with_name("lecture").touch(mode=0o755)
     (folder / "pyproject.toml").touch()
     (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     (folder / ".venv" / ".ready").write_text(f"{folder.resolve()}\n")
@@ -41,12 +42,14 @@ def test_a_second_make_sets_nothing_up(clone):
     assert would_do(clone) == ".venv/bin/lecture check\n"
 
 
-@pytest.mark.parametrize("fault", ["moved", "python gone", "never finished"])
+@pytest.mark.parametrize("fault", ["moved", "python gone", "course gone", "never finished"])
 def test_make_sets_up_again_what_would_not_work(clone, fault):
     if fault == "moved":
         clone = clone.rename(clone.with_name("elsewhere"))
     elif fault == "python gone":
         (clone / ".venv" / "bin" / "python").unlink()
+    elif fault == "course gone":
+        (clone / ".venv" / "bin" / "lecture").unlink()
     else:
         (clone / ".venv" / ".ready").unlink()
     clear = "" if fault == "never finished" else " --clear"
