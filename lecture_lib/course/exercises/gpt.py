@@ -188,7 +188,7 @@ def falling_rate(answer: type) -> str:
         steps = torch.arange(last + 1.0)
         factor = 0.1 ** (1 / last)
         slips = {
-            "The rate never changes: set run's `lr` in optimizer.param_groups[0] before each step.": 1
+            "The rate never changes: set `lr` in self.optimizer.param_groups[0] before each step.": 1
             + 0 * steps,
             "The rate falls to 0, not to a tenth.": 1 - steps / last,
             "The rate is still above a tenth at the last step, whose number is max_iters - 1.": (
