@@ -88,7 +88,9 @@ def up_along_down(answer: Callable) -> str:
             },
             atol=1e-9,
         )
-    return "All corners are where they belong, with one line and no branch: the smallest of three shares."
+    return (
+        "All corners are where they belong. One line does it, without a branch: the smallest of three rates."
+    )
 
 
 @exercise("13c.3", Callable, "a function of a model and pieces that gives the gradient as one vector")
