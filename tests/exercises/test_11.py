@@ -72,6 +72,14 @@ RATE = "self.config.learning_rate * (1 - 0.9 * done)"
         ".view(B, T, n_head, hs).transpose(1, 2)",
         ".view(B, n_head, T, hs)",
     ),
+    (
+        "11.3",
+        "a loop",
+        "one after another still",
+        "    hs = C // n_head\n",
+        "    hs = C // n_head\n    if n_head > 1:\n        each = zip(*(z.split(hs, dim=-1) for z in (q, k, v)), strict=True)\n"
+        "        return torch.cat([all_heads(*head, 1) for head in each], dim=-1)\n",
+    ),
     ("11.3", "no way back", "put together wrongly", "out.transpose(1, 2)", "out"),
     ("11.3", "by C", "divided by sqrt(C)", "hs**-0.5", "C**-0.5"),
     ("11.3", "not scaled", "aren't divided", " * hs**-0.5", ""),

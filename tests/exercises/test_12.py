@@ -54,6 +54,7 @@ POSITIONS = "(real.cumsum(dim=1) - 1).clamp(min=0)"
     ("12.2", "transposed", "Your mask is transposed", "return past &", "return past.T &"),
     ("12.2", "inverted", "what it should show", "past & padding_mask", "~past & padding_mask"),
     ("12.2", "without itself", "has to see itself", "past & padding_mask(src)", "past.tril(-1)"),
+    ("12.2", "blind padding", "attend to nothing", "past &", "(src != 0)[:, None, :, None] & past &"),
     ("12.2", "numbers", "dtype torch.bool", "past & padding_mask(src)", "past.float()"),
     ("12.2", "another class", "class CausalEncoder(Encoder)", "(Encoder)", "(nn.Module)"),
     (

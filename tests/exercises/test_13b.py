@@ -54,6 +54,13 @@ from answers import exercise_tests
         "torch.stack([torch.multinomial(row, 1, generator=own) for row, own in pairs])",
         "torch.multinomial(probs[0], 1, generator=generators[0]).expand(len(probs), 1)",
     ),
+    (
+        "13b.3",
+        "the first row's logits",
+        "Each row has logits of its own",
+        "torch.multinomial(row, 1",
+        "torch.multinomial(probs[0], 1",
+    ),
     ("13b.3", "multiplied", "should be divided by it", "logits / temperature", "logits * temperature"),
     ("13b.3", "no temperature", "makes no difference", "logits / temperature", "logits"),
     ("13b.3", "evenly", "equally often", "logits / temperature", "0 * logits"),

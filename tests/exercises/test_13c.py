@@ -60,6 +60,13 @@ from answers import exercise_tests
         "* count / sum(counts)",
         "* len(y) / sum(len(part) for _, part in pieces)",
     ),
+    (
+        "13c.3",
+        "joined",
+        "Your code stopped",
+        "model.zero_grad()",
+        "model.zero_grad()\n    pieces = ((torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])),)",
+    ),
     ("13c.3", "NaN", "0 times NaN is NaN", "count > 0", "count >= 0"),
     ("13c.3", "old gradients", "that were there before", "model.zero_grad()", "pass"),
     ("13c.3", "sum over tokens", "gradient of the sum", " / sum(counts)", ""),

@@ -27,5 +27,6 @@ from answers import exercise_tests
     ("16b.4", "no gate", "gets no gradient", "F.silu(self.gate(x)) * self.value(x)", "F.silu(self.gate(x))"),
     ("16b.4", "not causal", "isn't causal", "self.gate(x)", "self.gate(x.flip(1))"),
     ("16b.4", "no attention", "the attention is missing", "self.ffwd = SwiGLU(config.n_embd)", "self.ffwd = SwiGLU(config.n_embd)\n        self.sa = nn.Linear(config.n_embd, 4 * config.n_embd)\n        self.forward = lambda x: x + self.ffwd(x)"),
+    ("16b.4", "nothing new", "nothing has changed yet", "self.ffwd = SwiGLU(config.n_embd)", "pass"),
     ("16b.4", "another shape", "expected shape (2, 9, 32)", "self.ffwd = SwiGLU(config.n_embd)", "self.ffwd = SwiGLU(config.n_embd)\n        self.forward = lambda x: self.ffwd(x)[0]"),
 )  # fmt: skip

@@ -28,6 +28,7 @@ from answers import exercise_tests
     ("16c.4", "too large", "Row numbers are integers", "second % rows]", "second]"),
     ("16c.4", "fractions", "Row numbers are integers", "dim=1)", "dim=1) / 2"),
     ("16c.4", "chance", "asked for again", "numbers % rows,", "torch.randint_like(numbers, rows),"),
+    ("16c.4", "by place", "in another order", "second % rows]", "torch.arange(len(numbers)) * 7919 // rows % rows]"),
     ("16c.4", "half a table", "uses only", "numbers % rows,", "numbers % 500,"),
     ("16c.4", "one row", "expected a tensor of shape", "torch.stack([numbers % rows, second % rows], dim=1)", "second % rows"),
 )  # fmt: skip

@@ -147,7 +147,7 @@ def predicted_loss(answer: Callable) -> str:
         )
     return (
         "Such fits, over much larger ranges, are how the makers of large models choose sizes before they train. The "
-        "floor is what a model of no size can predict."
+        "floor is what no model can predict, whatever its size."
     )
 
 

@@ -110,8 +110,9 @@ def without_deviation(answer: Callable) -> str:
             },
         )
     return (
-        "One success in four gets an advantage of 1 now, and so does one in four failures, turned round: each group counts "
-        "as its rewards differ. Division by the standard deviation gives the nearly unanimous groups more weight beside the others."
+        "One success among three failures gets an advantage of 1 now, and one failure among three successes -1: the more "
+        "a group's rewards differ, the more it counts. Division by the standard deviation gives nearly unanimous groups "
+        "more weight."
     )
 
 

@@ -153,6 +153,9 @@ def narrow_interval(answer: Callable) -> str:
                 "These are variances; a standard error is a square root.": expected**2,
                 "You have the standard deviations; each still has to be divided by the root of its n.": quotient,
                 "Each standard deviation is divided by n; divide it by the root of n.": quotient * each,
+                "Your standard deviations divide by n; those of a sample divide by n - 1, as `std()` does.": (
+                    expected * ((1 - 1 / N) / (1 - 1 / (N * each))) ** 0.5
+                ),
                 "A request is a row: its mean runs over dim=1.": (
                     (scores.mean(dim=0).std() / scores.std()).item() * N**0.5
                 ),
@@ -222,6 +225,10 @@ def packed_as_expected(parts: list[torch.Tensor], lessons: tuple[tuple, ...], wh
         },
     )
     same_lesson = owner[:, None] == owner
+    if isinstance(mask, torch.Tensor) and mask.dtype != torch.bool:
+        raise Wrong(
+            f"Expected a mask of dtype torch.bool, got {mask.dtype}; numbers would be added to the scores."
+        )
     expect(
         mask,
         same_lesson & past,

@@ -135,6 +135,9 @@ def own_seeds(answer: Callable) -> str:
             raise Wrong(nearest)
         if found["right"] > 0.3:
             raise Wrong(f"At temperature={temperature}, tokens aren't drawn as often as their softmax says.")
+    sure = 100.0 * F.one_hot(torch.tensor([7, 0, 39]), 40)  # (B, vocab_size), each row sure of another token
+    if answer(sure, [torch.Generator().manual_seed(1) for _ in sure]).flatten().tolist() != [7, 0, 39]:
+        raise Wrong("Each row has logits of its own; yours draws a token that its row has all but ruled out.")
     return (
         "A row's text now hangs on its own prompt and seed alone, not on who else is in the batch. Servers that "
         "answer many users at once need just that."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.long_run import LongRun
@@ -175,10 +176,32 @@ def all_heads_at_once(answer: Callable) -> str:
                 ),
             },
         )
+    if calls(answer, n_head=6) > calls(answer, n_head=2):
+        raise Wrong(
+            "The numbers are right, but more heads take more calls of torch: one after another still."
+        )
     return (
         "One product computes the scores of all heads: (B, n_head, T, hs) times (B, n_head, hs, T). It's the "
         "lecture's own exercise, and how nanoGPT does it (chapter 13)."
     )
+
+
+class Counting(TorchFunctionMode):
+    """Counts the calls of torch's functions and methods."""
+
+    number = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls(answer: Callable, n_head: int) -> int:
+    """How many calls of torch a function makes for q, k, v of shape (2, 6, 12) and so many heads."""
+    q, k, v = torch.randn(3, 2, 6, 12).unbind()
+    with Counting() as counting:
+        answer(q, k, v, n_head)
+    return counting.number
 
 
 @exercise("11.4", type, "a subclass of LongRun with its own `between_steps`")
@@ -188,7 +211,7 @@ def falling_rate(answer: type) -> str:
         steps = torch.arange(last + 1.0)
         factor = 0.1 ** (1 / last)
         slips = {
-            "The rate never changes: set run's `lr` in optimizer.param_groups[0] before each step.": 1
+            "The rate never changes: set `lr` in self.optimizer.param_groups[0] before each step.": 1
             + 0 * steps,
             "The rate falls to 0, not to a tenth.": 1 - steps / last,
             "The rate is still above a tenth at the last step, whose number is max_iters - 1.": (

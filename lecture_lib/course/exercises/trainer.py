@@ -42,7 +42,7 @@ def what_decay_leaves(answer: Callable) -> str:
     left = math.prod(1 - rate * 0.1 for rate in rates)
     return (
         f"With section 7's settings {left:.2f} of a weight would be left after 400 steps, if its gradient did nothing: "
-        "no wonder that the run without decay ends as well."
+        "no wonder that the run without decay ends just as low."
     )
 
 
@@ -88,7 +88,9 @@ def up_along_down(answer: Callable) -> str:
             },
             atol=1e-9,
         )
-    return "All corners are where they belong, with one line and no branch: the smallest of three shares."
+    return (
+        "All corners are where they belong. One line does it, without a branch: the smallest of three rates."
+    )
 
 
 @exercise("13c.3", Callable, "a function of a model and pieces that gives the gradient as one vector")
@@ -105,7 +107,7 @@ def unequal_pieces(answer: Callable) -> str:
     )
     for inputs, targets, sizes in batches:
         x, y = torch.tensor(inputs), torch.tensor(targets)
-        pieces = tuple(zip(x.split(sizes), y.split(sizes), strict=True))
+        pieces = tuple(map(narrowed, x.split(sizes), y.split(sizes)))
         model = TinyModel()
         before = torch.ones_like(gradient_of(model, x, y))
         for p in model.parameters():
@@ -144,6 +146,13 @@ def unequal_pieces(answer: Callable) -> str:
             atol=1e-6,
         )
     return "The pieces' sizes don't matter any more. Mean of means and mean of all differ as soon as they do."
+
+
+def narrowed(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A piece without the columns at its end in which no target counts; one column is kept at least."""
+    counted = (y != -100).any(dim=0).nonzero()
+    width = int(counted[-1]) + 1 if len(counted) else 1
+    return x[:, :width], y[:, :width]
 
 
 class TinyModel(nn.Module):
