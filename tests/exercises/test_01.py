@@ -14,6 +14,7 @@ from answers import exercise_tests
     ("01.1", "the other way round", "Nothing is missing?", set()),
     ("01.1", "one that val has", "val does have 'e'", {"$", "e"}),
     ("01.1", "some of them", "there are 4", {"$", "&"}),
+    ("01.1", "another one", "isn't one of the 65", {"$", "&", "3", "X", "é"}),
     ("01.1", "a list", "Expected a set", ["$", "&", "3", "X"]),
     ("01.2", "ord", "Bytes come from", "list(text.encode())", "[ord(c) for c in text]"),
     ("01.2", "another encoding", "its bytes in UTF-8", "text.encode()", 'text.encode("utf-16")'),

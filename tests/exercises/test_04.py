@@ -39,6 +39,13 @@ from answers import exercise_tests
     ("04.3", "leaks", "0 * inf is NaN", "x.cumsum(dim=1)", "torch.ones(T, T).tril() @ x"),
     (
         "04.3",
+        "a loop",
+        "there is a loop still",
+        "x.cumsum(dim=1) / counts",
+        "torch.stack([x[:, : t + 1].mean(1) for t in range(T)], 1)",
+    ),
+    (
+        "04.3",
         "in place",
         "changes its argument in place",
         "x.cumsum(dim=1) / counts",
@@ -47,5 +54,12 @@ from answers import exercise_tests
     ("04.4", "growing", "grow with the distance", "-0.5", "0.5"),
     ("04.4", "twice as fast", "factor of e^-1", "-0.5", "-1.0"),
     ("04.4", "not divided", "weighted sums", "total / weights", "total"),
+    (
+        "04.4",
+        "a matrix",
+        "(T, T) matrix is made",
+        "    return torch.stack(means, dim=1)",
+        "    d = (torch.arange(x.shape[1])[:, None] - torch.arange(x.shape[1])).float()\n    return (-d / 2).masked_fill(d < 0, -torch.inf).softmax(-1) @ x",
+    ),
     ("04.4", "no fading", "plain means", "-0.5", "0.0"),
 )

@@ -6,7 +6,7 @@ import torch
 
 from lecture_lib.averaging import average_loops
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, watched
 from .checking import exercise
 
 
@@ -89,6 +89,11 @@ def no_leak(answer: Callable) -> str:
         )
     if not torch.isinf(kept[0, 5:]).all():
         raise Wrong("Positions 5 and 6 come after the inf, so their means are infinite; yours aren't.")
+    short, long = (watched(answer, torch.randn(1, T, 2)).calls for T in (5, 20))
+    if long > short:
+        raise Wrong(
+            "The numbers are right, but more positions take more calls of torch: there is a loop still."
+        )
     return (
         "A running sum never touches the future. Versions 2 and 3 multiply it by 0, and 0 * inf is NaN, so a "
         "broken value later in the text spoils what comes before. It's cheaper, too: T steps, not T * T."
@@ -114,6 +119,8 @@ def fading_memory(answer: Callable) -> str:
                 "These are plain means: the affinities make no difference yet.": faded(x, 0.0),
             },
         )
+    if watched(answer, torch.randn(1, 100, 1)).largest >= 100 * 100:
+        raise Wrong("The numbers are right, but a (T, T) matrix is made; keep a running sum instead.")
     return (
         "A position listens to the near past, and one running sum with a factor of e^-0.5 gives the same: "
         "attention whose weights depend on distance alone is a recurrent network with one number of memory."

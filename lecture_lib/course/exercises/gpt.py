@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from lecture_lib.gpt import GPT, GPTConfig
 from lecture_lib.long_run import LongRun
@@ -15,7 +14,7 @@ from lecture_lib.self_attention import attention, causal_mask
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import TrainConfig
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, watched
 from .checking import exercise
 
 
@@ -176,7 +175,8 @@ def all_heads_at_once(answer: Callable) -> str:
                 ),
             },
         )
-    if calls(answer, n_head=6) > calls(answer, n_head=2):
+    q, k, v = torch.randn(3, 2, 6, 12).unbind()
+    if watched(answer, q, k, v, 6).calls > watched(answer, q, k, v, 2).calls:
         raise Wrong(
             "The numbers are right, but more heads take more calls of torch: one after another still."
         )
@@ -184,24 +184,6 @@ def all_heads_at_once(answer: Callable) -> str:
         "One product computes the scores of all heads: (B, n_head, T, hs) times (B, n_head, hs, T). It's the "
         "lecture's own exercise, and how nanoGPT does it (chapter 13)."
     )
-
-
-class Counting(TorchFunctionMode):
-    """Counts the calls of torch's functions and methods."""
-
-    number = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.number += 1
-        return func(*args, **(kwargs or {}))
-
-
-def calls(answer: Callable, n_head: int) -> int:
-    """How many calls of torch a function makes for q, k, v of shape (2, 6, 12) and so many heads."""
-    q, k, v = torch.randn(3, 2, 6, 12).unbind()
-    with Counting() as counting:
-        answer(q, k, v, n_head)
-    return counting.number
 
 
 @exercise("11.4", type, "a subclass of LongRun with its own `between_steps`")

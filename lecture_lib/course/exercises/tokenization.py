@@ -25,6 +25,8 @@ def missing_characters(answer: set) -> str:
         raise Wrong("Nothing is missing? That's so of the training split: take train - val, not val - train.")
     if answer & val:
         raise Wrong(f"val does have {sorted(answer & val)[0]!r}.")
+    if strange := answer - set(tokenizer.chars):
+        raise Wrong(f"{sorted(strange, key=str)[0]!r} isn't one of the 65 characters.")
     if answer != missing:
         found = sorted(answer & missing)
         raise Wrong(f"Of the characters that val lacks you have {found}; there are {len(missing)}.")
