@@ -45,7 +45,10 @@ class Chapter:
     @property
     def declared(self) -> list[ast.AnnAssign]:
         """A line for each parameter: `name: type = value`; none for a chapter that has no parameters."""
-        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second
+        try:
+            cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CourseError(f"{self.path} is not a readable notebook: {error!r}") from None
         sources = ("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
         lines = [line for source in sources for line in ast.parse(source).body]
         return [line for line in lines if isinstance(line, ast.AnnAssign)]
