@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 Expected = torch.Tensor | float
 CHANGED = "Your function changes its argument in place, and the caller still needs it; copy it first."
@@ -25,26 +24,6 @@ def ask(answer: Callable, *arguments, **named):
         if isinstance(before, list | dict | set) and before != after:
             raise Wrong(f"{CHANGED} {before} became {after}.")
     return result
-
-
-class Watching(TorchFunctionMode):
-    """Counts the calls of torch's functions and methods, and notes the size of their largest result."""
-
-    calls = largest = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.calls += 1
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.largest = max(self.largest, result.numel())
-        return result
-
-
-def watched(answer: Callable, *arguments) -> Watching:
-    """`calls` and `largest` result, in numbers, of what a function does with torch."""
-    with Watching() as watching:
-        ask(answer, *arguments)
-    return watching
 
 
 def plain_number(value: object) -> object:

@@ -6,8 +6,9 @@ import torch
 
 from lecture_lib.averaging import average_loops
 
-from .asking import Wrong, ask, expect, watched
+from .asking import Wrong, ask, expect
 from .checking import exercise
+from .watching import watched
 
 
 @exercise("04.1", torch.Tensor, "a tensor of 8 sums, one for each row of wei")

@@ -5,8 +5,9 @@ from itertools import accumulate, islice
 
 import torch
 
-from .asking import Wrong, ask, expect, watched
+from .asking import Wrong, ask, expect
 from .checking import exercise
+from .watching import watched
 
 
 @exercise("02.1", Callable, "a function of n and block_size that gives a number of chunks")

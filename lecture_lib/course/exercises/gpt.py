@@ -14,8 +14,9 @@ from lecture_lib.self_attention import attention, causal_mask
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import TrainConfig
 
-from .asking import Wrong, ask, expect, watched
+from .asking import Wrong, ask, expect
 from .checking import exercise
+from .watching import watched
 
 
 @exercise("11.1", type, "a class of a layer that is made with p and drops numbers in training")
