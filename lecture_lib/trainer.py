@@ -440,6 +440,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"trainer: {error}")
     except KeyboardInterrupt:
         sys.exit(130)  # as the shell has it
+    if "RANK" in os.environ:  # all is written, and torch's threads abort one in twenty processes that tidy up
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How exercises are answered: stubs, what a check survives, what is remembered, guesses, copies."""
 
+import ast
 import json
 import random
 import re
@@ -56,6 +57,15 @@ def test_every_exercise_has_a_hint_and_leads_to_its_solutions(chapter):
 def test_a_chapter_asks_for_at_most_three_guesses(chapter):
     code = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "code")
     assert len(re.findall(r"^guess\(", code, re.MULTILINE)) <= 3
+
+
+@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
+def test_no_chapter_gives_the_names_of_check_and_guess_to_something_else(chapter):
+    code = (cell.source for cell in chapter.notebook.cells if cell.cell_type == "code")
+    nodes = [node for source in code for node in ast.walk(ast.parse(source))]
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert not {"check", "guess"} & (stored | defined)
 
 
 def test_an_unknown_exercise():
