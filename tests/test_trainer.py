@@ -665,7 +665,7 @@ def test_damaged_rows_of_a_log_are_left_out_when_the_run_goes_on(tmp_path):
 def test_no_command_for_several_processes_needs_the_machine_s_own_name():
     """Where that can't be resolved, torchrun would wait for minutes."""
     texts = [
-        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "notebooks/13c_trainer.ipynb")
+        (ROOT / name).read_text(encoding="utf-8") for name in ("docs/guide.md", "notebooks/13c_trainer.ipynb")
     ]
     commands = [
         line
