@@ -101,14 +101,17 @@ def length_normalised(answer: Callable) -> str:
 
 
 class Peeking(nn.Module):
-    """An honest translator, but for what `peek` adds to its logits, of ids (B, T): (B, T) numbers."""
+    """An honest translator, but for what `peek` adds to the logits of id 0, of ids (B, T): (B, T) numbers."""
 
     def __init__(self, peek: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
         self.honest, self.peek, self.config = EncoderDecoder(CONFIG), peek, CONFIG
 
     def forward(self, src: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
-        return self.honest(src, idx) + self.peek(idx)[..., None]  # (B, T, vocab) + (B, T, 1)
+        added = self.peek(idx)[..., None]  # (B, T, 1); to all logits, it would be lost in a softmax
+        return self.honest(src, idx) + nn.functional.pad(
+            added, (0, CONFIG.tgt_vocab_size - 1)
+        )  # (B, T, vocab)
 
 
 def next_id(idx: torch.Tensor) -> torch.Tensor:
