@@ -161,6 +161,10 @@ def batch_of_a_step(answer: Callable) -> str:
         if torch.equal(other, xb):
             raise Wrong(f"Another {name} gives the same batch; the generator's seed has to depend on it.")
     starts = draw(step=2, B=5000)[0][:, 0] - 100
+    if len(starts.diff().unique()) < len(data) // 2:
+        raise Wrong(
+            "The pieces follow each other in a regular order; draw their places, with `torch.randint`."
+        )
     if starts.min() > 0 or starts.max() < len(data) - T - 1:
         raise Wrong(
             f"Pieces begin at {starts.min()} to {starts.max()}, of {len(data)} tokens; expected 0 to "
