@@ -124,6 +124,11 @@ def first_sees_last(idx: torch.Tensor) -> torch.Tensor:
     return idx[:, -1:].float() * (torch.arange(idx.shape[1]) == 0)
 
 
+def last_but_one_sees_last(idx: torch.Tensor) -> torch.Tensor:
+    """The last id, at the place before it only."""
+    return idx[:, -1:].float() * (torch.arange(idx.shape[1]) == idx.shape[1] - 2)
+
+
 def in_one_row(idx: torch.Tensor) -> torch.Tensor:
     """The next id, in the last row of the batch only."""
     return next_id(idx) * (torch.arange(len(idx)) == len(idx) - 1)[:, None]
@@ -154,6 +159,10 @@ def leak_detector(answer: Callable) -> str:
         "whose first prediction depends on the last letter": (
             first_sees_last,
             "A letter may leak further back than by one place.",
+        ),
+        "whose last prediction but one depends on the last letter": (
+            last_but_one_sees_last,
+            "Compare the predictions at every place, not at the first ones alone.",
         ),
         "whose predictions leak in the last row of the batch alone": (in_one_row, "Look at every row."),
         "whose first half depends on the letter in the middle": (
