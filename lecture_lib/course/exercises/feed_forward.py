@@ -52,6 +52,10 @@ LAYERS: dict[
         lambda T, C: lambda x: x + F.pad(x, (0, 0, 0, 1))[:, 1:],
         "a token's output depends on its right neighbour",
     ),
+    "a layer that adds the middle token to the first, in the last row alone": (
+        lambda T, C: lambda x: x + F.pad(x[-1:, T // 2, None], (0, 0, 0, T - 1, len(x) - 1, 0)),
+        "one token's output depends on another",
+    ),
     "a layer that subtracts the mean of the batch": (
         lambda T, C: lambda x: x - x.mean(0),
         "the rows of the batch depend on each other",
