@@ -74,7 +74,7 @@ def folded_norm(answer: Callable) -> str:
                 W * gain,
                 b,
             ),
-            "The norm's gain is lost: it belongs into the weights.": (W, b + W @ shift),
+            "The norm's gain is lost: it belongs in the weights.": (W, b + W @ shift),
             "The linear layer's own bias is lost.": (W * gain, W @ shift),
             "The shift goes through weights that already have the gain. The norm adds it after the gain.": (
                 W * gain,

@@ -91,7 +91,7 @@ def whole_or_not_at_all(answer: Callable) -> str:
             old = file.stat().st_ino if file.exists() else None
             ask(answer, file, (content[:4], content[4:]))
             if not file.exists():
-                raise Wrong("There is no file at the path after a writing that went well.")
+                raise Wrong("There is no file at the path after a write that went well.")
             found = file.read_bytes()
             if found != content:
                 raise Wrong(f"Expected the file to hold {content!r}, found {found!r}.")

@@ -52,7 +52,7 @@ def parallel_halves(answer: type) -> str:
             x + sa(x) + ffwd(x),
             f"For random halves and x of shape {shape}",
             {
-                "This is still the block of the chapter: ffwd reads what sa has added to.": (
+                "This is still the block of the chapter: ffwd reads x with sa's output added to it.": (
                     ResidualBlock(sa, ffwd)(x)
                 ),
                 "x itself is lost: both halves have to be added to it.": sa(x) + ffwd(x),
