@@ -179,8 +179,8 @@ def gradient_of_each_block(answer: Callable) -> str:
     )
     return (
         "With torch's start, the blocks of a stack of 12 get gradients of similar length. Drawn by Xavier's "
-        "rule, the model without norms gets gradients of thousands, largest in its first block; with norms, "
-        "in either order, they stay near 1."
+        "rule, those of the model without norms are in the thousands at its output and around a hundred thousand at "
+        "its input; with norms, in either order, they stay around 1 or below."
     )
 
 
