@@ -26,4 +26,18 @@ from answers import exercise_tests
     ("03.3", "all counts", "its own context", "counts.sum(dim=-1, keepdim=True)", "counts.sum()"),
     ("03.3", "one character", "last two", "view(C, C, C) + 1", "view(C, C, C).sum(0).expand(C, C, C) + 1"),
     ("03.3", "order", "opposite order", "ids[:-2], ids[1:-1]", "ids[1:-1], ids[:-2]"),
+    (
+        "03.1",
+        "a loop",
+        "there is a loop still",
+        "-picked.mean()",
+        "-sum(p for row in picked[..., 0] for p in row) / targets.numel()",
+    ),
+    (
+        "03.1",
+        "ready-made",
+        "F.cross_entropy makes it",
+        "return -picked.mean()",
+        "return F.cross_entropy(logits.flatten(0, 1), targets.flatten())",
+    ),
 )

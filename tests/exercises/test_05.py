@@ -115,4 +115,13 @@ from answers import exercise_tests
         "return out / total",
         "return (out / total).sum(0)",
     ),
+    (
+        "05.4",
+        "keeps copies of them",
+        "running sums instead",
+        "for k, v in pairs:",
+        "keys, values = map(torch.stack, zip(*((1 * k, 1 * v) for k, v in pairs)))\n"
+        "    return ((q * keys).sum(-1) / q.shape[1] ** 0.5).softmax(0).unsqueeze(-1).mul(values).sum(0)\n"
+        "    for k, v in ():",
+    ),
 )

@@ -81,4 +81,16 @@ from answers import exercise_tests
     ),
     ("05b.4", "d_k not transposed", "has to be transposed", "d_scores.transpose(1, 2)", "d_scores"),
     ("05b.4", "one tensor", "Expected three tensors", "return d_q, d_k, d_v", "return d_q"),
+    (
+        "05b.4",
+        "with autograd",
+        "Your code stopped",
+        "T, scale =",
+        "with torch.enable_grad():\n"
+        "        given = [each.clone().requires_grad_() for each in (q, k, v)]\n"
+        "        scores = given[0] @ given[1].mT * q.shape[2] ** -0.5\n"
+        "        wei = scores.masked_fill(~causal_mask(q.shape[1]), -torch.inf).softmax(-1)\n"
+        "        return torch.autograd.grad(wei @ given[2], given, d_out)\n"
+        "    T, scale =",
+    ),
 )

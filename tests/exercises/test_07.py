@@ -108,4 +108,11 @@ IN_TURN = """outs = []
     ("07.4", "nothing returned", "Expected the model", "return model", "return weight"),
     ("07.4", "another model", "got MultiHeadAttention", lambda model: MultiHeadAttention(8, 2, 4)),
     ("07.4", "a tensor", "got Tensor", lambda model: torch.zeros(3)),
+    (
+        "07.3",
+        "in turns, then stacked",
+        "take more calls",
+        "q, k, v = self.by_head(self.query(x)), self.by_head(self.key(x)), self.by_head(self.value(x))",
+        IN_TURN.replace("torch.cat(outs, -1)", "torch.stack(outs, 1).transpose(1, 2).flatten(2)"),
+    ),
 )

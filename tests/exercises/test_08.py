@@ -88,4 +88,12 @@ from answers import exercise_tests
     ("08.5", "the first gap", "there is a case with", "if gap > widest:", "if found is None:"),
     ("08.5", "three ids", "Expected four ids", "(more, less, c, unit.item())", "(more, less, c)"),
     ("08.5", "no such unit", "below 6, the unit", "unit.item())", "unit.item() + 6)"),
+    ("08.2", "first and last token", "the middle token", "range(x.shape[1])", "(0, x.shape[1] - 1)"),
+    (
+        "08.3",
+        "no weights",
+        "change the weights",
+        "head.query.weight *= (hs / C) ** 0.5",
+        "head.query.register_forward_hook(lambda layer, given, out, by=(hs / C) ** 0.5: by * out)",
+    ),
 )

@@ -99,4 +99,18 @@ from answers import exercise_tests
         "def path_sums",
         "BINOMIALS = {1: torch.ones(2), 2: torch.tensor([1, 2, 1]), 4: torch.tensor([1, 4, 6, 4, 1])}\n\n\ndef path_sums",
     ),
+    (
+        "09.3",
+        "frozen",
+        "can't be trained any more",
+        "    return model",
+        "        block.sa.proj.requires_grad_(False)\n    return model",
+    ),
+    (
+        "09.3",
+        "gone around",
+        "isn't 0",
+        "for last in (block.sa.proj, block.ffwd.net[2]):",
+        "block.forward = lambda x: x\n        for last in ():",
+    ),
 )

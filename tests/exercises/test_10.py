@@ -94,4 +94,11 @@ NORMALISE = ONLY_KEYS + ONLY_QUERIES
         NORMALISE,
         "        x = F.layer_norm(x, x.shape[-1:])\n        q, k = self.query(x), self.key(x)\n",
     ),
+    (
+        "10.2",
+        "changes what it was given",
+        "that you were given, too",
+        "return folded",
+        "linear.weight.data.zero_()\n    return folded",
+    ),
 )

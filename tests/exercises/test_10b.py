@@ -86,4 +86,11 @@ from answers import exercise_tests
         "ix[:, None] + torch.arange(block_size)",
         "ix[:, None] + 2 * torch.arange(block_size) % 5",
     ),
+    (
+        "10b.4",
+        "not drawn",
+        "regular order",
+        "ix = torch.randint(len(data) - block_size, (batch_size,), generator=generator)",
+        "ix = (torch.arange(batch_size) + step + seed) % (len(data) - block_size)",
+    ),
 )

@@ -86,4 +86,11 @@ TOKENS = "tokens = sorted({each[len(text)] for each in possible})"
     ),
     ("12b.4", "start left in", "Leave <start> out", "return text", "return [START, *text]"),
     ("12b.4", "end left out", "has to end with <end>", "return text", "return text[:-1]"),
+    (
+        "12b.3",
+        "the first place alone",
+        "not at the first ones alone",
+        "range(idx.shape[1] - 1)",
+        "range(1)",
+    ),
 )

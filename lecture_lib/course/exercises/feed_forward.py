@@ -52,6 +52,10 @@ LAYERS: dict[
         lambda T, C: lambda x: x + F.pad(x, (0, 0, 0, 1))[:, 1:],
         "a token's output depends on its right neighbour",
     ),
+    "a layer that adds the middle token to the first, in the last row alone": (
+        lambda T, C: lambda x: x + F.pad(x[-1:, T // 2, None], (0, 0, 0, T - 1, len(x) - 1, 0)),
+        "one token's output depends on another",
+    ),
     "a layer that subtracts the mean of the batch": (
         lambda T, C: lambda x: x - x.mean(0),
         "the rows of the batch depend on each other",
@@ -116,6 +120,12 @@ def softened(answer: Callable) -> str:
                 "You changed the values; the scores are made of queries and keys.": heads(x) * share**0.5,
             },
         )
+        others = MultiHeadAttention(C, n_head, 7)
+        others.load_state_dict(soft.state_dict())
+        if not torch.allclose(others(x), right, rtol=0, atol=1e-5):
+            raise Wrong(
+                "The output is right, but other heads with these weights give another; change the weights."
+            )
     return (
         "What a scale does, a weight can do as well. So the slip changes only where training begins: with scores half as "
         "large for four heads, and weights closer to a plain average."

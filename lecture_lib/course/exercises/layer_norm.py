@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector
 
 from lecture_lib.layer_norm import LayerNormModel
 from lecture_lib.residual import ResidualModel
@@ -54,7 +55,8 @@ def root_mean_square(answer: Callable) -> str:
         raise Wrong("A token of zeros has to stay zeros; 0 / 0 is NaN, so add 1e-5 under the root.")
     return (
         "It's LayerNorm without the mean: one sum fewer to compute, and it still doesn't notice how loud its input "
-        "is. Of section 3's checks, mean 0 fails, and x and 10 * x + 3 differ."
+        "is. Of section 3's checks, mean 0 and standard deviation 1 fail, x and 10 * x + 3 differ, and a constant "
+        "vector no longer becomes 0."
     )
 
 
@@ -72,7 +74,7 @@ def folded_norm(answer: Callable) -> str:
                 W * gain,
                 b,
             ),
-            "The norm's gain is lost: it belongs into the weights.": (W, b + W @ shift),
+            "The norm's gain is lost: it belongs in the weights.": (W, b + W @ shift),
             "The linear layer's own bias is lost.": (W * gain, W @ shift),
             "The shift goes through weights that already have the gain. The norm adds it after the gain.": (
                 W * gain,
@@ -103,16 +105,22 @@ def folded_norm(answer: Callable) -> str:
 
 
 def into_a_new_layer(answer: Callable) -> Callable:
-    """The learner's function, which must return another layer than it was given."""
+    """The learner's function, which must return a new layer and leave those that it was given."""
 
     def fold(norm: nn.LayerNorm, linear: nn.Linear) -> nn.Linear:
+        before = parameters_to_vector([*norm.parameters(), *linear.parameters()]).clone()
         folded = answer(norm, linear)
+        after = parameters_to_vector([*norm.parameters(), *linear.parameters()])
         if folded is linear:
             raise Wrong(
                 "You changed the layer that you were given; its model needs it. Make a new nn.Linear."
             )
         if not isinstance(folded, nn.Linear):
             raise Wrong(f"Expected a new nn.Linear, got {type(folded).__name__}.")
+        if not torch.equal(before, after):
+            raise Wrong(
+                "The new layer isn't all: you changed the weights of the norm or the layer that you were given, too."
+            )
         return folded
 
     return fold
@@ -171,8 +179,8 @@ def gradient_of_each_block(answer: Callable) -> str:
     )
     return (
         "With torch's start, the blocks of a stack of 12 get gradients of similar length. Drawn by Xavier's "
-        "rule, the model without norms gets gradients of thousands, largest in its first block; with norms, "
-        "in either order, they stay near 1."
+        "rule, those of the model without norms are in the thousands at its output and around a hundred thousand at "
+        "its input; with norms, in either order, they stay around 1 or below."
     )
 
 

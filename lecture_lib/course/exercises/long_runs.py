@@ -91,7 +91,7 @@ def whole_or_not_at_all(answer: Callable) -> str:
             old = file.stat().st_ino if file.exists() else None
             ask(answer, file, (content[:4], content[4:]))
             if not file.exists():
-                raise Wrong("There is no file at the path after a writing that went well.")
+                raise Wrong("There is no file at the path after a write that went well.")
             found = file.read_bytes()
             if found != content:
                 raise Wrong(f"Expected the file to hold {content!r}, found {found!r}.")
@@ -161,6 +161,10 @@ def batch_of_a_step(answer: Callable) -> str:
         if torch.equal(other, xb):
             raise Wrong(f"Another {name} gives the same batch; the generator's seed has to depend on it.")
     starts = draw(step=2, B=5000)[0][:, 0] - 100
+    if len(starts.diff().unique()) < len(data) // 2:
+        raise Wrong(
+            "The pieces follow each other in a regular order; draw their places, with `torch.randint`."
+        )
     if starts.min() > 0 or starts.max() < len(data) - T - 1:
         raise Wrong(
             f"Pieces begin at {starts.min()} to {starts.max()}, of {len(data)} tokens; expected 0 to "

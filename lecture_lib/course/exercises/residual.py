@@ -52,7 +52,7 @@ def parallel_halves(answer: type) -> str:
             x + sa(x) + ffwd(x),
             f"For random halves and x of shape {shape}",
             {
-                "This is still the block of the chapter: ffwd reads what sa has added to.": (
+                "This is still the block of the chapter: ffwd reads x with sa's output added to it.": (
                     ResidualBlock(sa, ffwd)(x)
                 ),
                 "x itself is lost: both halves have to be added to it.": sa(x) + ffwd(x),
@@ -103,6 +103,11 @@ def silent_start(answer: Callable) -> str:
             },
         )
         for (name, before), after in zip(model.named_parameters(), silent.parameters(), strict=True):
+            if is_last(name) and (after.any() or not after.requires_grad):
+                raise Wrong(
+                    f"The model is silent, but {name} isn't 0, or can't be trained any more. Set its numbers to 0, and "
+                    "leave the rest as it is: the half must be able to learn to speak."
+                )
             if not is_last(name) and not torch.equal(before, after):
                 raise Wrong(
                     f"{name} was changed, too. Only the last layer of each half may be 0: where two layers in a "

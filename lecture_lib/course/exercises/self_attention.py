@@ -9,6 +9,7 @@ from lecture_lib.self_attention import Head, attention, causal_mask
 
 from .asking import Wrong, ask, expect
 from .checking import exercise
+from .watching import Watched
 
 
 @exercise("05.1", Callable, "a function of q, k, v and t that gives the output of token t, (hs,)")
@@ -149,7 +150,8 @@ def one_pass(answer: Callable) -> str:
     for B, n, hs, size in ((2, 9, 4, 1.0), (3, 1, 8, 1.0), (2, 40, 4, 1.0), (2, 12, 4, 100.0)):
         q, k, v = size * torch.randn(B, hs), size * torch.randn(n, B, hs), torch.randn(n, B, hs)
         scores = (q * k).sum(-1) / hs**0.5  # (n, B)
-        out = answer(q.clone(), one_at_a_time(k, v))
+        with Watched() as seen:
+            out = answer(q.clone(), one_at_a_time(k, v))
         if size > 1 and isinstance(out, torch.Tensor) and not out.isfinite().all():
             raise Wrong(
                 f"With scores up to {scores.max().item():,.0f} the output isn't finite: exp overflows above 88, "
@@ -180,6 +182,11 @@ def one_pass(answer: Callable) -> str:
             },
             atol=1e-4,
         )
+        if n > hs * hs and seen.largest >= n * B:  # one key takes hs * hs numbers in each row at most
+            raise Wrong(
+                f"The output is right, but a tensor on the way has {seen.largest} numbers, room for something of each "
+                f"of the {n} keys. Keep running sums instead; they don't grow."
+            )
     return (
         "Three running numbers replace a row of scores of any length, and exp never overflows. FlashAttention does this "
         "with blocks of keys that fit into a GPU's fast memory, and never writes wei at all."

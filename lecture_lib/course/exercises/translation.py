@@ -101,14 +101,17 @@ def length_normalised(answer: Callable) -> str:
 
 
 class Peeking(nn.Module):
-    """An honest translator, but for what `peek` adds to its logits, of ids (B, T): (B, T) numbers."""
+    """An honest translator, but for what `peek` adds to the logits of id 0, of ids (B, T): (B, T) numbers."""
 
     def __init__(self, peek: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
         self.honest, self.peek, self.config = EncoderDecoder(CONFIG), peek, CONFIG
 
     def forward(self, src: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
-        return self.honest(src, idx) + self.peek(idx)[..., None]  # (B, T, vocab) + (B, T, 1)
+        added = self.peek(idx)[..., None]  # (B, T, 1); to all logits, it would be lost in a softmax
+        return self.honest(src, idx) + nn.functional.pad(
+            added, (0, CONFIG.tgt_vocab_size - 1)
+        )  # (B, T, vocab)
 
 
 def next_id(idx: torch.Tensor) -> torch.Tensor:
@@ -119,6 +122,11 @@ def next_id(idx: torch.Tensor) -> torch.Tensor:
 def first_sees_last(idx: torch.Tensor) -> torch.Tensor:
     """The last id, at the first place only."""
     return idx[:, -1:].float() * (torch.arange(idx.shape[1]) == 0)
+
+
+def last_but_one_sees_last(idx: torch.Tensor) -> torch.Tensor:
+    """The last id, at the place before it only."""
+    return idx[:, -1:].float() * (torch.arange(idx.shape[1]) == idx.shape[1] - 2)
 
 
 def in_one_row(idx: torch.Tensor) -> torch.Tensor:
@@ -151,6 +159,10 @@ def leak_detector(answer: Callable) -> str:
         "whose first prediction depends on the last letter": (
             first_sees_last,
             "A letter may leak further back than by one place.",
+        ),
+        "whose last prediction but one depends on the last letter": (
+            last_but_one_sees_last,
+            "Compare the predictions at every place, not at the first ones alone.",
         ),
         "whose predictions leak in the last row of the batch alone": (in_one_row, "Look at every row."),
         "whose first half depends on the letter in the middle": (
