@@ -347,10 +347,13 @@ def checked_while_sent(signum: int, monkeypatch) -> int:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_being_asked_to_end_is_like_ctrl_c(monkeypatch, capsys, signum):
-    before = signal.getsignal(signum)
-    assert checked_while_sent(signum, monkeypatch) == 1
-    assert capsys.readouterr().err == "\nlecture: interrupted\n"
-    assert signal.getsignal(signum) == before
+    before = signal.signal(signum, signal.SIG_DFL)  # these tests may run under nohup
+    try:
+        assert checked_while_sent(signum, monkeypatch) == 1
+        assert capsys.readouterr().err == "\nlecture: interrupted\n"
+        assert signal.getsignal(signum) == signal.SIG_DFL
+    finally:
+        signal.signal(signum, before)
 
 
 def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):
