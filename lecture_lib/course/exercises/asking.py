@@ -26,14 +26,20 @@ def ask(answer: Callable, *arguments, **named):
     return result
 
 
+def single(value: object) -> object:
+    """The one element of a tensor or array as a plain value; anything else as it is."""
+    if hasattr(value, "item") and getattr(value, "size", None) is not None:
+        elements = value.numel() if isinstance(value, torch.Tensor) else value.size
+        return value.item() if elements == 1 else value
+    return value
+
+
 def plain_number(value: object) -> object:
     """A tensor or array of one element as a plain number, anything else as it is; True is no number.
 
     Wrong for NaN and infinity.
     """
-    if hasattr(value, "item") and getattr(value, "size", None) is not None:
-        elements = value.numel() if isinstance(value, torch.Tensor) else value.size
-        value = value.item() if elements == 1 else value
+    value = single(value)
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and not abs(value) < float("inf"):
@@ -47,6 +53,28 @@ def number(value: object, what: str) -> float:
     if not isinstance(value, Real):
         raise Wrong(f"{what}: expected a number, got {value!r}.")
     return value
+
+
+def several(value: object, count: int, otherwise: str) -> tuple | list:
+    """`value` as a tuple or list of `count` parts; Wrong, with the sentence `otherwise`, if it isn't one."""
+    if not isinstance(value, tuple | list) or len(value) != count:
+        raise Wrong(otherwise)
+    return value
+
+
+def truth(value: object) -> bool:
+    """`value`, or its one element, as True or False; Wrong if it's neither."""
+    value = single(value)
+    if not isinstance(value, bool):
+        raise Wrong(f"Expected True or False; your function returned {value!r}.")
+    return value
+
+
+def subclass(answer: type, base: type) -> type:
+    """The learner's class; Wrong if it isn't made from `base`."""
+    if not issubclass(answer, base):
+        raise Wrong(f"Expected a class that begins with `class {answer.__name__}({base.__name__}):`.")
+    return answer
 
 
 def tensor(value: object, shape: tuple[int, ...], what: str) -> torch.Tensor:

@@ -5,7 +5,7 @@ from itertools import accumulate, islice
 
 import torch
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, several
 from .checking import exercise
 from .watching import watched
 
@@ -71,9 +71,7 @@ def starts(answer: Callable, N: int, T: int) -> list[int]:
     """Where the chunks begin that `answer` yields for the ids 0 to N - 1."""
     found = []
     for pair in islice(ask(answer, torch.arange(N), T), 10 * N):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Wrong("Yield pairs, x and y.")
-        x, y = pair
+        x, y = several(pair, 2, "Yield pairs, x and y.")
         if tuple(x.shape) != (T,) or tuple(y.shape) != (T,):
             raise Wrong(
                 f"For N={N}, block_size={T}: x and y should be ({T},); got {tuple(x.shape)} and {tuple(y.shape)}."
@@ -98,8 +96,7 @@ def all_at_once(answer: Callable) -> str:
         data = torch.randint(1000, (N,))
         places = torch.arange(N - T)[:, None] + torch.arange(T)
         pair = ask(answer, data, T)
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Wrong("Expected two tensors, x and y.")
+        several(pair, 2, "Expected two tensors, x and y.")
         slips = {"Position and chunk are exchanged: a chunk is a row.": data[places].T}
         expect(pair[0], data[places], f"x for N={N}, block_size={T}", slips)
         slips = {"y is x itself; the target is the character after each one.": data[places]}

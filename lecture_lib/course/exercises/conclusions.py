@@ -5,7 +5,7 @@ from statistics import mean, pstdev, stdev
 
 import torch
 
-from .asking import Wrong, ask, expect, number
+from .asking import ask, expect, number, several
 from .checking import exercise
 
 
@@ -89,8 +89,7 @@ def llama_counted(answer: Callable) -> str:
 def compute_optimal(answer: Callable) -> str:
     for flops in (1.2e12, 5.3e15, 3.14e23):
         found = ask(answer, flops)
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            raise Wrong(f"Expected a pair, parameters and tokens, got {type(found).__name__}.")
+        several(found, 2, f"Expected a pair, parameters and tokens, got {type(found).__name__}.")
         N, D = number(found[0], "Parameters"), number(found[1], "Tokens")
         right = (flops / 120) ** 0.5
         expect(

@@ -10,17 +10,10 @@ from lecture_lib.self_attention import causal_mask
 from lecture_lib.sequences import PAD, MarkedTokenizer, encode_targets
 
 from ..counterparts import copy_weights, counterparts
-from .asking import Wrong, ask, expect, tensor
+from .asking import Wrong, ask, expect, subclass, tensor
 from .checking import exercise
 
 CONFIG = TranslatorConfig(src_vocab_size=13, tgt_vocab_size=13, block_size=12, n_embd=16, n_head=2, n_layer=2)
-
-
-def subclass(answer: type, base: type) -> type:
-    """The learner's class, if it's made from `base`."""
-    if not issubclass(answer, base):
-        raise Wrong(f"Expected a class that begins with `class {answer.__name__}({base.__name__}):`.")
-    return answer
 
 
 # ---------------------------------------------------------------- 12.1

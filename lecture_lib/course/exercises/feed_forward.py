@@ -10,7 +10,7 @@ from lecture_lib.feed_forward import FeedForward
 from lecture_lib.multi_head import MultiHeadAttention
 from lecture_lib.self_attention import Head, attention, causal_mask
 
-from .asking import Wrong, ask, expect, number, plain_number, tensor
+from .asking import Wrong, ask, expect, number, tensor, truth
 from .checking import exercise
 
 
@@ -73,23 +73,15 @@ ALONE: dict[str, Callable[[int, int], Callable]] = {  # those that don't
 def each_alone(answer: Callable) -> str:
     for B, T, C in ((3, 4, 6), (2, 5, 4)):
         for name, make in ALONE.items():
-            if not said(answer, make(T, C), torch.randn(B, T, C)):
+            if not truth(ask(answer, make(T, C), torch.randn(B, T, C))):
                 raise Wrong(
                     f"You say that {name} mixes tokens, but each output depends on its own token alone. (The output of the "
                     "token that you change may change, and positions may be treated differently.)"
                 )
         for name, (make, how) in LAYERS.items():
-            if said(answer, make(T, C), torch.randn(B, T, C)):
+            if truth(ask(answer, make(T, C), torch.randn(B, T, C))):
                 raise Wrong(f"You say that {name} takes each token alone, but {how}.")
     return "Communication or computation: one test tells for any layer, and it needs no look inside."
-
-
-def said(answer: Callable, layer: Callable, x: torch.Tensor) -> bool:
-    """What the learner's test says about a layer; Wrong unless it's True or False."""
-    verdict = ask(answer, layer, x)
-    if plain_number(verdict) not in ("True", "False"):
-        raise Wrong(f"Expected True or False; your function returned {verdict!r}.")
-    return bool(verdict)
 
 
 @exercise("08.3", Callable, "a function that takes a MultiHeadAttention, changes it and returns it")

@@ -9,7 +9,7 @@ import torch
 from lecture_lib.fine_tuning import answer_mask
 from lecture_lib.requests import Request
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, several
 from .checking import exercise
 
 
@@ -175,8 +175,7 @@ def packed_lessons(answer: Callable) -> str:
     for example in (two, four, four[1:3], two[:1]):
         lessons = tuple((torch.tensor(prompt), torch.tensor(said)) for prompt, said in example)
         parts = ask(answer, lessons)
-        if not isinstance(parts, tuple | list) or len(parts) != 4:
-            raise Wrong("Expected four tensors: idx, targets, positions and mask.")
+        several(parts, 4, "Expected four tensors: idx, targets, positions and mask.")
         packed_as_expected(parts, lessons, f"for the lessons {example}")
     return (
         "No lesson notices the others: not by attention, not by positions, not by targets. That each of them "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from .asking import Wrong, ask, expect, tensor
+from .asking import Wrong, ask, expect, several, tensor
 from .checking import exercise
 
 # ---------------------------------------------------------------- 13b.1
@@ -15,8 +15,7 @@ from .checking import exercise
 def tokens_read(answer: Callable) -> str:
     for T, n in ((6, 100), (10, 1), (1, 3)):
         given = ask(answer, T, n)
-        if not isinstance(given, tuple | list) or len(given) != 2:
-            raise Wrong("Expected two numbers: tokens read without a cache, and with one.")
+        several(given, 2, "Expected two numbers: tokens read without a cache, and with one.")
         again = sum(T + i for i in range(n))
         expect(
             given[0],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .asking import Wrong, ask, expect, number
+from .asking import Wrong, ask, expect, number, several
 from .checking import exercise
 
 SLIPS = {  # what is often said of an optimizer's memory, and why it isn't so
@@ -178,8 +178,7 @@ def batch_of_a_step(answer: Callable) -> str:
 
 def batch(value: object, B: int, T: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What the learner's function returned as xb and yb; Wrong if it isn't a pair of (B, T)."""
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise Wrong(f"Expected two tensors, xb and yb, got {type(value).__name__}.")
+    several(value, 2, f"Expected two tensors, xb and yb, got {type(value).__name__}.")
     for name, part in zip(("xb", "yb"), value, strict=True):
         shape = tuple(getattr(part, "shape", ()))
         if shape != (B, T):

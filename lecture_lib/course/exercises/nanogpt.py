@@ -9,7 +9,7 @@ from lecture_lib.kv_cache import KVCache, mask_after
 from lecture_lib.nanogpt import CausalSelfAttention, NanoGPT, NanoGPTConfig
 from lecture_lib.self_attention import causal_mask
 
-from .asking import Wrong, ask, expect, number
+from .asking import Wrong, ask, expect, number, several, subclass
 from .checking import exercise
 
 CONFIG = NanoGPTConfig(vocab_size=11, block_size=8, n_embd=16, n_head=4, n_layer=2)
@@ -50,8 +50,7 @@ def place_of_channel(answer: Callable) -> str:
 
 def three_numbers(place: object, channel: int) -> torch.Tensor:
     """A learner's place of one channel as a tensor (3,)."""
-    if not isinstance(place, tuple | list) or len(place) != 3:
-        raise Wrong(f"For channel {channel}: expected three numbers, (part, head, number), got {place!r}.")
+    several(place, 3, f"For channel {channel}: expected three numbers, (part, head, number), got {place!r}.")
     return torch.tensor([number(each, f"For channel {channel}") for each in place])
 
 
@@ -99,8 +98,7 @@ def split_groups(answer: Callable) -> str:
         widths = [n_head * hs, n_kv_head * hs, n_kv_head * hs]
         parts = dict(zip(("queries", "keys", "values"), qkv.split(widths, dim=-1), strict=True))
         given = ask(answer, qkv, n_head, n_kv_head)
-        if not isinstance(given, tuple | list) or len(given) != 3:
-            raise Wrong("Expected three tensors: queries, keys, values.")
+        several(given, 3, "Expected three tensors: queries, keys, values.")
         for (name, part), got in zip(parts.items(), given, strict=True):
             heads = n_head if name == "queries" else n_kv_head
             shape = tuple(getattr(got, "shape", ()))
@@ -137,8 +135,7 @@ def by_head(part: torch.Tensor, hs: int) -> torch.Tensor:
 @exercise("13.4", type, "a subclass of CausalSelfAttention that is made from a config and n_kv_head")
 @torch.no_grad()
 def grouped_attention(answer: type) -> str:
-    if not issubclass(answer, CausalSelfAttention):
-        raise Wrong(f"Expected a class that begins with `class {answer.__name__}(CausalSelfAttention):`.")
+    answer = subclass(answer, CausalSelfAttention)
     x, hs = torch.randn(2, 7, CONFIG.n_embd), CONFIG.n_embd // CONFIG.n_head  # (B, T, C)
     for n_kv_head in (4, 2, 1):
         own = answer(CONFIG, n_kv_head).eval()

@@ -7,7 +7,7 @@ import torch
 
 from lecture_lib.self_attention import attention, causal_mask
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, several
 from .checking import exercise
 
 
@@ -114,8 +114,7 @@ def attention_backward(answer: Callable) -> str:
         q, k, v, d_out = (torch.randn(B, T, hs) for _ in range(4))
         with torch.inference_mode():  # unlike no_grad, it can't be undone from inside
             found = ask(answer, q, k, v, d_out)
-        if not isinstance(found, tuple | list) or len(found) != 3:
-            raise Wrong(f"Expected three tensors, (d_q, d_k, d_v); got {type(found).__name__}.")
+        several(found, 3, f"Expected three tensors, (d_q, d_k, d_v); got {type(found).__name__}.")
         wei = attention(q, k, v, causal_mask(T))[1]
         d_wei = d_out @ v.mT
         d_scores = softmax_backward(wei, d_wei)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lecture_lib.nanogpt import NanoGPTConfig
 from lecture_lib.sizing import PUBLISHED, cache_bytes, forward_flops, parameter_counts, training_bytes
 
-from .asking import Wrong, ask, expect, number
+from .asking import Wrong, ask, expect, number, several
 from .checking import exercise
 
 SIZES = {"the lecture's": NanoGPTConfig(65, 256, 384, 6, 6), **PUBLISHED}
@@ -134,8 +134,7 @@ def grouped_sizes(answer: Callable) -> str:
         config = SIZES[name]
         C, L, T, hs = config.n_embd, config.n_layer, config.block_size, config.n_embd // config.n_head
         given = ask(answer, config, n_kv_head)
-        if not isinstance(given, tuple | list) or len(given) != 2:
-            raise Wrong("Expected two numbers, parameters and bytes of the cache.")
+        several(given, 2, "Expected two numbers, parameters and bytes of the cache.")
         full, fewer = sum(parameter_counts(config).values()), 2 * (C - n_kv_head * hs)
         what = f"of {name} with n_kv_head={n_kv_head}"
         close(

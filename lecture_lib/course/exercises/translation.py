@@ -9,7 +9,7 @@ from lecture_lib.encoder_decoder import EncoderDecoder, TranslatorConfig
 from lecture_lib.self_attention import causal_mask
 from lecture_lib.sequences import END, PAD, START
 
-from .asking import Wrong, ask, expect
+from .asking import Wrong, ask, expect, truth
 from .checking import exercise
 
 CONFIG = TranslatorConfig(src_vocab_size=13, tgt_vocab_size=9, block_size=16, n_embd=16, n_head=2, n_layer=1)
@@ -141,6 +141,7 @@ def from_the_middle(idx: torch.Tensor) -> torch.Tensor:
 
 
 @exercise("12b.3", Callable, "a function of model, src and idx that gives True or False")
+@torch.no_grad()
 def leak_detector(answer: Callable) -> str:
     src, idx = torch.randint(3, 13, (3, 6)), torch.randint(3, 9, (3, 7))  # (B, S), (B, T)
     idx[:, 0] = START
@@ -149,7 +150,7 @@ def leak_detector(answer: Callable) -> str:
         "an honest model, in which each prediction depends on the letter just read": lambda idx: idx.float(),
     }
     for name, peek in honest.items():
-        if said(answer, Peeking(peek), src, idx):
+        if truth(ask(answer, Peeking(peek), src, idx)):
             raise Wrong(
                 f"You find a leak in {name}. If the ids after t change, the predictions *up to* t must stay; "
                 "those after t may change."
@@ -171,23 +172,12 @@ def leak_detector(answer: Callable) -> str:
         ),
     }
     for name, (peek, hint) in leaks.items():
-        if not said(answer, Peeking(peek), src, idx):
+        if not truth(ask(answer, Peeking(peek), src, idx)):
             raise Wrong(f"You overlook the leak in a model {name}. {hint}")
     return (
         "A test that knows nothing of masks, only of what may depend on what. It would have found a missing mask "
         "in the decoder, whose training loss looks wonderful."
     )
-
-
-@torch.no_grad()
-def said(answer: Callable, model: nn.Module, src: torch.Tensor, idx: torch.Tensor) -> bool:
-    """What the learner's function says about a model."""
-    found = ask(answer, model, src, idx)
-    if isinstance(found, torch.Tensor) and found.numel() == 1:
-        found = found.item()
-    if not isinstance(found, bool):
-        raise Wrong(f"Expected True or False, got {found!r}.")
-    return found
 
 
 # ---------------------------------------------------------------- 12b.4
