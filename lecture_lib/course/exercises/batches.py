@@ -7,7 +7,7 @@ import torch
 
 from .asking import Wrong, ask, expect, several
 from .checking import exercise
-from .watching import watched
+from .watching import refuse_loop, watched
 
 
 @exercise("02.1", Callable, "a function of n and block_size that gives a number of chunks")
@@ -101,10 +101,8 @@ def all_at_once(answer: Callable) -> str:
         expect(pair[0], data[places], f"x for N={N}, block_size={T}", slips)
         slips = {"y is x itself; the target is the character after each one.": data[places]}
         expect(pair[1], data[places + 1], f"y for N={N}, block_size={T}", slips)
-    if watched(answer, torch.arange(60), 5).calls > watched(answer, torch.arange(20), 5).calls:
-        raise Wrong(
-            "The numbers are right, but a longer text takes more calls of torch: there is a loop still."
-        )
+    short, long = (watched(answer, torch.arange(N), 5) for N in (20, 60))
+    refuse_loop(short, long, "a longer text takes")
     return (
         "All examples of a text in two tables. `unfold` doesn't even copy: its rows share the memory of the text, so the "
         "tables of a million chunks cost nothing until you pick rows of them."

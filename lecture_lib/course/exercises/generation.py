@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from .asking import Wrong, ask, expect, several, tensor
 from .checking import exercise
+from .single_head import cuts
 
 # ---------------------------------------------------------------- 13b.1
 
@@ -51,29 +52,26 @@ def tokens_read(answer: Callable) -> str:
 def least_share(answer: Callable) -> str:
     for share in (0.1, 0.5, 0.01):
         logits = 3 * torch.randn(4, 12) + torch.tensor([[0.0], [5.0], [-5.0], [1.0]])  # (B, vocab_size)
-        probs = F.softmax(logits, dim=-1)
-        highest = probs.max(dim=-1, keepdim=True).values  # (B, 1)
+        cut = cuts(logits, share)
         expect(
             ask(answer, logits, share),
-            logits.masked_fill(probs < share * highest, float("-inf")),
+            cut["right"],
             f"For random logits (4, 12) and share={share}",
             {
                 "You keep what is likelier than the share itself; it's a share of the likeliest one's.": (
-                    logits.masked_fill(probs < share, float("-inf"))
+                    cut["not relative"]
                 ),
-                "The likeliest of all rows sets the bar for all; each row has its own.": logits.masked_fill(
-                    probs < share * probs.max(), float("-inf")
+                "The likeliest of all rows sets the bar for all; each row has its own.": (
+                    cut["one bar for all rows"]
                 ),
-                "Logits aren't probabilities: you compare with a share of the highest logit.": (
-                    logits.masked_fill(logits < share * logits.max(-1, keepdim=True).values, float("-inf"))
-                ),
-                "What is left out has logit 0, which is a probability like any other; it needs -inf.": (
-                    logits.masked_fill(probs < share * highest, 0.0)
-                ),
-                "You leave out what should stay, and keep the rest.": logits.masked_fill(
-                    probs >= share * highest, float("-inf")
-                ),
-                "These are probabilities; hand back logits.": probs.masked_fill(probs < share * highest, 0.0),
+                "Logits aren't probabilities: you compare with a share of the highest logit.": cut[
+                    "by logits"
+                ],
+                "What is left out has logit 0, which is a probability like any other; it needs -inf.": cut[
+                    "zeros"
+                ],
+                "You leave out what should stay, and keep the rest.": cut["the others"],
+                "These are probabilities; hand back logits.": cut["probabilities with 0"],
             },
         )
     if not torch.isfinite(ask(answer, torch.zeros(1, 5), 1.0)).all():

@@ -1,13 +1,14 @@
 """Checks of the exercises of 16b_modern_block."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from statistics import mean, stdev
 
 import torch
 from torch import nn
 
 from lecture_lib.base.corpus import load_corpus
-from lecture_lib.batches import get_batch
 from lecture_lib.evaluation import split_loss
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.held_out import dev_start
@@ -15,6 +16,7 @@ from lecture_lib.language_model import LanguageModel
 from lecture_lib.modern_block import ModernBlock, rotary_angles
 from lecture_lib.muon import orthogonalised
 from lecture_lib.tokenization import load_splits
+from lecture_lib.training import TrainConfig, train
 
 from .asking import Wrong, ask, expect, number, tensor
 from .checking import exercise
@@ -110,7 +112,8 @@ def own_block(answer: type) -> str:
     check_block(block)
     _, splits = load_splits()
     cut = dev_start(load_corpus(), len(splits["train"]))
-    inner, dev = {"train": splits["train"][:cut]}, splits["train"][cut : cut + 8_000]
+    dev = splits["train"][cut : cut + 8_000]
+    inner = {"train": splits["train"][:cut], "val": dev}
     ours, yours = ([trained_loss(each, inner, dev, seed) for seed in SEEDS] for each in (ModernBlock, answer))
     gains = [a - b for a, b in zip(ours, yours, strict=True)]
     if not any(gains):
@@ -154,12 +157,11 @@ def trained_loss(make_block: type, splits: dict[str, torch.Tensor], dev: torch.T
     """The loss on dev, in nats, after 100 steps of a small model of such blocks."""
     torch.manual_seed(seed)
     model = LanguageModel(SMALL.vocab_size, SMALL.block_size, SMALL.n_embd, lambda: body(make_block))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, fused=True)
-    for _ in range(100):
-        _, loss = model(*get_batch(splits, "train", 16, SMALL.block_size))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    config = TrainConfig(
+        16, SMALL.block_size, max_iters=100, eval_interval=100, eval_iters=1, learning_rate=4e-3
+    )
+    with redirect_stdout(io.StringIO()):  # its estimates don't matter here
+        train(model, splits, config)
     return split_loss(model, dev)
 
 

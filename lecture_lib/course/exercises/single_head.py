@@ -70,36 +70,51 @@ def by_distance(answer: Callable) -> str:
     )
 
 
+def cuts(logits: torch.Tensor, min_p: float) -> dict[str, torch.Tensor]:
+    """Logits (B, vocab_size) cut as min-p cuts them, and as the usual mistakes do."""
+    probs, highest = F.softmax(logits, dim=-1), logits.max(-1, keepdim=True).values
+    out = highest + math.log(min_p) > logits + 1e-6  # those that are left out
+    left_out = {
+        "right": out,
+        "not relative": probs < min_p,
+        "by logits": logits < min_p * highest,
+        "one bar for all rows": probs < min_p * probs.max(),
+        "the others": ~out,
+    }
+    found = {name: logits.masked_fill(mask, float("-inf")) for name, mask in left_out.items()}
+    return found | {
+        "zeros": logits.masked_fill(out, 0.0),
+        "probabilities": F.softmax(found["right"], dim=-1),
+        "probabilities with -inf": probs.masked_fill(out, float("-inf")),
+        "probabilities with 0": probs.masked_fill(out, 0.0),
+    }
+
+
 @exercise("06.3", Callable, "a function from logits (B, vocab_size) and min_p to logits with -inf")
 def likely_enough(answer: Callable) -> str:
     for min_p in (0.1, 0.5, 0.02, 1.0):
         logits = 2 * torch.randn(4, 12) - 1
-        probs = F.softmax(logits, dim=-1)
-        highest = logits.max(-1, keepdim=True).values
-        out = highest + math.log(min_p) > logits + 1e-6  # those that are left out
-        cut = logits.masked_fill(out, float("-inf"))
+        cut = cuts(logits, min_p)
         expect(
             ask(answer, logits, min_p),
-            cut,
+            cut["right"],
             f"The logits for min_p={min_p}",
             {
                 "You keep what has a probability of min_p or more; a token has to be min_p times as likely as the "
-                "likeliest of its row.": logits.masked_fill(probs < min_p, float("-inf")),
-                "You multiply logits by min_p, but it's the probabilities whose ratio counts.": (
-                    logits.masked_fill(logits < min_p * highest, float("-inf"))
-                ),
+                "likeliest of its row.": cut["not relative"],
+                "You multiply logits by min_p, but it's the probabilities whose ratio counts.": cut[
+                    "by logits"
+                ],
                 "Every row has a likeliest token of its own; you compare with the likeliest of the whole batch.": (
-                    logits.masked_fill(probs < min_p * probs.max(), float("-inf"))
+                    cut["one bar for all rows"]
                 ),
                 "The right tokens are left out, but with 0: for a softmax that's a score like any other. Use -inf.": (
-                    logits.masked_fill(out, 0.0)
+                    cut["zeros"]
                 ),
-                "You leave out the likely tokens and keep the others.": logits.masked_fill(
-                    ~out, float("-inf")
-                ),
-                "These are probabilities; return the logits of the tokens that stay.": F.softmax(cut, dim=-1),
+                "You leave out the likely tokens and keep the others.": cut["the others"],
+                "These are probabilities; return the logits of the tokens that stay.": cut["probabilities"],
                 "These are probabilities, with -inf; return the logits of the tokens that stay.": (
-                    probs.masked_fill(out, float("-inf"))
+                    cut["probabilities with -inf"]
                 ),
             },
         )

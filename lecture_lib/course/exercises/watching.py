@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .asking import ask
+from .asking import Wrong, ask
 
 
 class Watched(TorchDispatchMode):
@@ -34,3 +34,9 @@ def watched(answer: Callable, *arguments) -> Watched:
     with Watched() as seen:
         ask(answer, *arguments)
     return seen
+
+
+def refuse_loop(few: Watched, many: Watched, more: str, so: str = "there is a loop still") -> None:
+    """Wrong if `more` of something, as in `many`, took more calls of torch than in `few`."""
+    if many.calls > few.calls:
+        raise Wrong(f"The numbers are right, but {more} more calls of torch: {so}.")
