@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from lecture_lib.training import TrainConfig
 
 from .asking import Wrong, ask, expect
 from .checking import exercise
+from .multi_head import all_at_once, interleaved, reshaped, viewed
 from .watching import refuse_loop, watched
 
 
@@ -126,53 +128,31 @@ def width_for_a_size(answer: Callable) -> str:
 def all_heads_at_once(answer: Callable) -> str:
     for B, T, C, n_head in ((2, 6, 12, 3), (3, 4, 8, 2), (1, 5, 4, 4)):
         q, k, v = torch.randn(3, B, T, C).unbind()
-        hs, mask = C // n_head, causal_mask(T)
-
-        def one_by_one(q, k, v, mask=mask, hs=hs):
-            cut = [part.split(hs, dim=-1) for part in (q, k, v)]
-            return torch.cat([attention(*each, mask)[0] for each in zip(*cut, strict=True)], dim=-1)
-
-        def batched(z, B=B, T=T, n_head=n_head, hs=hs):
-            return z.view(B, T, n_head, hs).transpose(1, 2)
-
-        def scrambled(z, B=B, T=T, n_head=n_head, hs=hs):
-            return z.view(B, n_head, T, hs)
-
-        def interleaved(z, B=B, T=T, n_head=n_head, hs=hs):
-            return z.view(B, T, hs, n_head).permute(0, 3, 1, 2)
-
-        heads = attention(*map(batched, (q, k, v)), mask)[0]  # (B, n_head, T, hs)
-        over_queries = (batched(q) @ batched(k).mT * hs**-0.5).masked_fill(~mask, float("-inf"))
-        over_queries = over_queries.softmax(dim=-2).nan_to_num()
+        heads = zip(*(part.split(C // n_head, dim=-1) for part in (q, k, v)), strict=True)
+        slip = partial(all_at_once, q, k, v)
         expect(
             ask(answer, q, k, v, n_head),
-            one_by_one(q, k, v),
+            torch.cat([attention(*head, causal_mask(T))[0] for head in heads], dim=-1),
             f"For random q, k, v of shape ({B}, {T}, {C}) and n_head={n_head}",
             {
                 "The cut is wrong: .view(B, n_head, T, hs) mixes positions and channels. Use "
-                ".view(B, T, n_head, hs).transpose(1, 2).": (
-                    attention(*map(scrambled, (q, k, v)), mask)[0].reshape(B, T, C)
-                ),
+                ".view(B, T, n_head, hs).transpose(1, 2).": slip(n_head, split=viewed, join=reshaped),
                 "The cut is wrong: .view(B, n_head, T, hs) mixes positions and channels, in spite of the "
-                "transpose at the end.": (
-                    attention(*map(scrambled, (q, k, v)), mask)[0].transpose(1, 2).reshape(B, T, C)
-                ),
+                "transpose at the end.": slip(n_head, split=viewed),
                 "The heads' results are put together wrongly: transpose (B, n_head, T, hs) back first.": (
-                    heads.reshape(B, T, C)
+                    slip(n_head, join=reshaped)
                 ),
                 "A head has every n_head-th channel here; it should have hs neighbouring ones.": (
-                    attention(*map(interleaved, (q, k, v)), mask)[0].permute(0, 2, 3, 1).reshape(B, T, C)
+                    slip(n_head, split=interleaved, join=lambda out: out.permute(0, 2, 3, 1).flatten(2))
                 ),
                 "The scores are divided by sqrt(C); each head has hs channels, so divide by sqrt(hs).": (
-                    one_by_one(q * n_head**-0.5, k, v)
+                    slip(n_head, scale="C")
                 ),
-                "The scores aren't divided by sqrt(hs).": one_by_one(q * hs**0.5, k, v),
-                "Tokens attend to the future: the mask is missing.": one_by_one(q, k, v, mask=None),
-                "This is one head with all channels; each head has scores of its own.": (
-                    attention(q, k, v, mask)[0]
-                ),
+                "The scores aren't divided by sqrt(hs).": slip(n_head, scale="nothing"),
+                "Tokens attend to the future: the mask is missing.": slip(n_head, causal=False),
+                "This is one head with all channels; each head has scores of its own.": slip(1),
                 "The softmax runs over the queries; each query's weights, the last dimension, sum to 1.": (
-                    (over_queries @ batched(v)).transpose(1, 2).reshape(B, T, C)
+                    slip(n_head, over=-2)
                 ),
             },
         )

@@ -112,9 +112,11 @@ def own_block(answer: type) -> str:
     check_block(block)
     _, splits = load_splits()
     cut = dev_start(load_corpus(), len(splits["train"]))
-    dev = splits["train"][cut : cut + 8_000]
-    inner = {"train": splits["train"][:cut], "val": dev}
-    ours, yours = ([trained_loss(each, inner, dev, seed) for seed in SEEDS] for each in (ModernBlock, answer))
+    held_out = {
+        "train": splits["train"][:cut],
+        "val": splits["train"][cut : cut + 8_000],
+    }  # dev in val's place
+    ours, yours = ([trained_loss(each, held_out, seed) for seed in SEEDS] for each in (ModernBlock, answer))
     gains = [a - b for a, b in zip(ours, yours, strict=True)]
     if not any(gains):
         raise Wrong("It learns exactly as ModernBlock does, to the last digit: nothing has changed yet.")
@@ -153,8 +155,8 @@ def check_block(block: nn.Module) -> None:
             raise Wrong(f"{name} gets no gradient: it's constructed, but nothing uses it.")
 
 
-def trained_loss(make_block: type, splits: dict[str, torch.Tensor], dev: torch.Tensor, seed: int) -> float:
-    """The loss on dev, in nats, after 100 steps of a small model of such blocks."""
+def trained_loss(make_block: type, splits: dict[str, torch.Tensor], seed: int) -> float:
+    """The loss on val, in nats, after 100 steps of a small model of such blocks."""
     torch.manual_seed(seed)
     model = LanguageModel(SMALL.vocab_size, SMALL.block_size, SMALL.n_embd, lambda: body(make_block))
     config = TrainConfig(
@@ -162,7 +164,7 @@ def trained_loss(make_block: type, splits: dict[str, torch.Tensor], dev: torch.T
     )
     with redirect_stdout(io.StringIO()):  # its estimates don't matter here
         train(model, splits, config)
-    return split_loss(model, dev)
+    return split_loss(model, splits["val"])
 
 
 def body(make_block: type) -> nn.Module:

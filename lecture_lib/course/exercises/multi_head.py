@@ -89,7 +89,11 @@ def parallel_heads(answer: type) -> str:
         put_weights(multi, layer)
         with Watched() as seen, torch.no_grad():
             out = ask(layer, x)
-        known = {sentence: all_at_once(multi, x, **how) for sentence, how in PARALLEL_SLIPS.items()}
+        stacked = [
+            torch.cat([getattr(head, name)(x) for head in multi.heads], dim=-1).detach()
+            for name in ("query", "key", "value")
+        ]
+        known = {sentence: all_at_once(*stacked, n_head, **how) for sentence, how in PARALLEL_SLIPS.items()}
         expect(out, multi(x), f"For {n_head} heads of {hs} and x of shape {tuple(x.shape)}", known)
         in_parallel = {(B, n_head, T, hs), (B * n_head, T, hs)}
         if not seen.shapes & in_parallel:
@@ -120,16 +124,31 @@ def put_weights(multi: MultiHeadAttention, layer: nn.Module) -> None:
         own.weight.data.copy_(stacked)
 
 
+def interleaved(y: torch.Tensor, n_head: int) -> torch.Tensor:
+    """(B, T, C) cut into heads of every n_head-th channel, (B, n_head, T, hs)."""
+    return y.view(*y.shape[:2], -1, n_head).permute(0, 3, 1, 2)
+
+
+def viewed(y: torch.Tensor, n_head: int) -> torch.Tensor:
+    """(B, T, C) viewed as (B, n_head, T, hs), which mixes positions and heads."""
+    return y.view(len(y), n_head, y.shape[1], -1)
+
+
+def reshaped(out: torch.Tensor) -> torch.Tensor:
+    """(B, n_head, T, hs) taken for (B, T, C) without a transpose."""
+    return out.reshape(len(out), out.shape[2], -1)
+
+
 PARALLEL_SLIPS = {
     "view alone doesn't separate the heads: it moves no number, so (B, T, C) viewed as (B, n_head, T, hs) mixes "
     "positions and heads. View as (B, T, n_head, hs), then transpose.": {
-        "split": lambda y, n_head: y.view(len(y), n_head, y.shape[1], -1),
-        "join": lambda out: out.reshape(len(out), out.shape[2], -1),
+        "split": viewed,
+        "join": reshaped,
     },
     "The heads are computed right, but put together wrong: transpose back to (B, T, n_head, hs) before the last two "
-    "dimensions become one.": {"join": lambda out: out.reshape(len(out), out.shape[2], -1)},
+    "dimensions become one.": {"join": reshaped},
     "Head i takes every n_head-th channel; its hs channels lie next to each other, so n_head comes before hs.": {
-        "split": lambda y, n_head: y.view(*y.shape[:2], -1, n_head).permute(0, 3, 1, 2)
+        "split": interleaved
     },
     "The scores are divided by the square root of C; each head has only hs channels.": {"scale": "C"},
     "The scores aren't scaled: they are divided by the square root of hs.": {"scale": "nothing"},
@@ -141,23 +160,23 @@ PARALLEL_SLIPS = {
 
 
 def all_at_once(
-    multi: MultiHeadAttention,
-    x: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    n_head: int,
     split: Callable = lambda y, n_head: y.view(*y.shape[:2], n_head, -1).transpose(1, 2),
     join: Callable = lambda out: out.transpose(1, 2).flatten(2),
     scale: str = "hs",
     causal: bool = True,
     over: int = -1,
 ) -> torch.Tensor:
-    """What the heads compute, as one batched product, with one or another step done wrong."""
-    q, k, v = (
-        split(torch.cat([getattr(head, name)(x) for head in multi.heads], dim=-1).detach(), len(multi.heads))
-        for name in ("query", "key", "value")
-    )
-    divisor = {"hs": q.shape[-1], "C": x.shape[-1], "nothing": 1}[scale] ** 0.5
+    """Causal attention of all heads, (B, T, C) -> (B, T, C), with one or another step done wrong."""
+    T, C = q.shape[1:]
+    q, k, v = (split(part, n_head) for part in (q, k, v))
+    divisor = {"hs": q.shape[-1], "C": C, "nothing": 1}[scale] ** 0.5
     scores = q @ k.transpose(-2, -1) / divisor
     if causal:
-        scores = scores.masked_fill(~causal_mask(x.shape[1]), float("-inf"))
+        scores = scores.masked_fill(~causal_mask(T), float("-inf"))
     return join(scores.softmax(over).nan_to_num() @ v)
 
 
