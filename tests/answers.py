@@ -6,7 +6,6 @@ apart by a sentence of its own.
 
 import ast
 import re
-from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -87,53 +86,49 @@ BY_MISTAKE = {
 }
 
 
-def exercise_tests(label: str, *wrong: tuple) -> tuple[Callable, ...]:
-    """The tests of one chapter's exercises.
+def exercise_tests(label: str, *wrong: tuple) -> type:
+    """The tests of one chapter's exercises, a class that pytest collects under a name that begins with `Test`.
 
     Each of `wrong` is the exercise's id, a name for the mistake, a part of the sentence that it must get, and
     either one value, the answer, or an even number of texts, pairs of old and new code in the solution.
     """
     ids = [task.id for task in tasks_of(find_chapter(label))]
     rows = [pytest.param(*row[:3], row[3:], id=f"{row[0]}-{row[1]}") for row in wrong]
-
-    @pytest.mark.parametrize("id", ids)
-    def test_the_solution_is_right_and_the_stub_no_answer(id):
-        found = checking.find_exercise(id)
-        assert checking.verdict(found, answer_of(id))[0], checking.verdict(found, answer_of(id))[1]
-        assert checking.verdict(found, stub_of(id)) == (False, checking.NOT_ANSWERED)
-
-    @pytest.mark.parametrize(("id", "name", "sentence", "given"), rows)
-    def test_a_wrong_answer_gets_its_sentence(id, name, sentence, given):
-        answer = given[0] if len(given) == 1 else answer_of(id, *given)
-        right, said = checking.verdict(checking.find_exercise(id), answer)
-        assert not right and sentence in said, said
-
-    @pytest.mark.parametrize("id", ids)
-    def test_three_kinds_of_wrong_answers_are_tried(id):
-        sentences = {row[2] for row in wrong if row[0] == id}
-        assert len(sentences) >= 3, f"{id}: {sorted(sentences)}"
-
-    @pytest.mark.parametrize("name", BY_MISTAKE)
-    @pytest.mark.parametrize("id", ids)
-    def test_nothing_that_is_handed_in_by_mistake_is_right_or_crashes(id, name):
-        right, said = checking.verdict(checking.find_exercise(id), BY_MISTAKE[name])
-        assert not right and said, said
-
-    @pytest.mark.parametrize("id", ids)
-    def test_a_loop_that_never_ends_is_ended(id, monkeypatch):
-        found = checking.find_exercise(id)
-        monkeypatch.setattr(checking, "deadline", lambda _: deadline(0.2))
-        right, said = checking.verdict(found, function_that_never_ends)
-        assert not right and said, said
-
     deadline = checking.deadline
-    return (
-        test_the_solution_is_right_and_the_stub_no_answer,
-        test_a_wrong_answer_gets_its_sentence,
-        test_three_kinds_of_wrong_answers_are_tried,
-        test_nothing_that_is_handed_in_by_mistake_is_right_or_crashes,
-        test_a_loop_that_never_ends_is_ended,
-    )
+
+    class TestExercises:
+        @pytest.mark.parametrize("id", ids)
+        def test_the_solution_is_right_and_the_stub_no_answer(self, id):
+            found = checking.find_exercise(id)
+            right, said = checking.verdict(found, answer_of(id))
+            assert right, said
+            assert checking.verdict(found, stub_of(id)) == (False, checking.NOT_ANSWERED)
+
+        @pytest.mark.parametrize(("id", "name", "sentence", "given"), rows)
+        def test_a_wrong_answer_gets_its_sentence(self, id, name, sentence, given):
+            answer = given[0] if len(given) == 1 else answer_of(id, *given)
+            right, said = checking.verdict(checking.find_exercise(id), answer)
+            assert not right and sentence in said, said
+
+        @pytest.mark.parametrize("id", ids)
+        def test_three_kinds_of_wrong_answers_are_tried(self, id):
+            sentences = {row[2] for row in wrong if row[0] == id}
+            assert len(sentences) >= 3, f"{id}: {sorted(sentences)}"
+
+        @pytest.mark.parametrize("name", BY_MISTAKE)
+        @pytest.mark.parametrize("id", ids)
+        def test_nothing_that_is_handed_in_by_mistake_is_right_or_crashes(self, id, name):
+            right, said = checking.verdict(checking.find_exercise(id), BY_MISTAKE[name])
+            assert not right and said, said
+
+        @pytest.mark.parametrize("id", ids)
+        def test_a_loop_that_never_ends_is_ended(self, id, monkeypatch):
+            found = checking.find_exercise(id)
+            monkeypatch.setattr(checking, "deadline", lambda _: deadline(0.2))
+            right, said = checking.verdict(found, function_that_never_ends)
+            assert not right and said, said
+
+    return TestExercises
 
 
 def stub_of(id: str) -> object:

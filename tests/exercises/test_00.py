@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "00",
     ("00.1", "a count", "how often it happens", " / counts.total()", ""),
     ("00.1", "by length", "length of the text", "counts.total()", "len(text)"),

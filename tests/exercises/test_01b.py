@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "01b",
     ("01b.1", "upside down", "upside down", "loss * tokens / characters", "loss * characters / tokens"),
     ("01b.1", "the same", "a token stands for several", "loss * tokens / characters", "loss"),

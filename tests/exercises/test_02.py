@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "02",
     ("02.1", "no target", "One too many", "n - block_size", "n - block_size + 1"),
     ("02.1", "one too few", "One too few", "n - block_size", "n - block_size - 1"),

@@ -3,13 +3,7 @@
 import torch
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "04",
     ("04.1", "keepdim is there", "with keepdim=True", "sum(dim=1)  #", "sum(dim=1, keepdim=True)  #"),
     (

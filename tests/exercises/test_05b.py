@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "05b",
     ("05b.1", "no root", "81 times", " ** 0.5", ""),
     ("05b.1", "for both", "both multiplied", "0.5", "0.25"),

@@ -3,13 +3,7 @@
 import torch
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "06",
     ("06.1", "left out", "left out", ".isfinite()", ".isinf()"),
     ("06.1", "one too few", "one too few", ".sum(dim=-1)", ".sum(dim=-1) - 1"),

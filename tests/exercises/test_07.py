@@ -12,13 +12,7 @@ IN_TURN = """outs = []
             outs.append(wei.softmax(-1) @ v)
         return torch.cat(outs, -1)"""
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "07",
     ("07.1", "narrow lm_head", "128 inputs", "128 * 65", "32 * 65"),
     ("07.1", "one head", "there are four", "4 * 3", "3"),

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "08",
     ("08.1", "one is enough", "one feature alone", "-1.0", "0.0"),
     ("08.1", "the other is enough", "For a=0 and b=1", "1.0, 1.0, -1.0", "0.5, 1.0, -0.5"),

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "09",
     ("09.1", "one block", "each of the three blocks", "3 * (32**2 + 32)", "32**2 + 32"),
     ("09.1", "no biases", "32 biases as well", "32**2 + 32", "32**2"),

@@ -6,13 +6,7 @@ ONLY_QUERIES = "        k = F.layer_norm(k, k.shape[-1:])\n"
 ONLY_KEYS = "        q = F.layer_norm(q, q.shape[-1:])\n"
 NORMALISE = ONLY_KEYS + ONLY_QUERIES
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "10",
     (
         "10.1",

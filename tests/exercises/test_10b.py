@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "10b",
     ("10b.1", "no weights", "The weight itself", {"SGD": 0, "SGD with momentum": 1, "AdamW": 2}),
     ("10b.1", "gradients too", "Gradients needn't be saved", {"SGD": 2, "SGD with momentum": 3, "AdamW": 4}),

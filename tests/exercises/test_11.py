@@ -4,13 +4,7 @@ from answers import exercise_tests
 
 RATE = "self.config.learning_rate * (1 - 0.9 * done)"
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "11",
     ("11.1", "in eval mode too", "still drops", "if not self.training:", "if False:"),
     ("11.1", "smaller in eval mode", "makes everything smaller", "return x\n", "return x * (1 - self.p)\n"),

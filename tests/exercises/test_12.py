@@ -36,13 +36,7 @@ def by_last_column(ids: torch.Tensor) -> torch.Tensor:
 FORWARD = "for block in self.blocks"
 POSITIONS = "(real.cumsum(dim=1) - 1).clamp(min=0)"
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "12",
     ("12.1", "one block", "You have one block's", "n_layer * (attention + norm)", "attention + norm"),
     ("12.1", "no norm", "a third norm, ln3", "(attention + norm)", "attention"),

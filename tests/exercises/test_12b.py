@@ -8,13 +8,7 @@ CHANGE = "changed[:, t + 1 :] = (idx[:, t + 1 :] + 1)"
 POSSIBLE = "[each for each in allowed if each[: len(text)] == text]"
 TOKENS = "tokens = sorted({each[len(text)] for each in possible})"
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "12b",
     ("12b.1", "causal", "the plain causal mask", " | source", ""),
     ("12b.1", "all visible", "Everything is visible", "| source  #", "| True  #"),

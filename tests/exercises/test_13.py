@@ -8,13 +8,7 @@ CACHE = (
     "        if cache is not None:\n            k, v = cache.extend(k, v)  # (B, n_kv_head, T_k, hs) each\n"
 )
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "13",
     (
         "13.1",

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "13b",
     ("13b.1", "last one read", "never read; you count it", "sum(T + i", "sum(T + i + 1"),
     ("13b.1", "not growing", "The text grows", "T + i", "T"),

@@ -6,13 +6,7 @@ OPERATIONS = "3 * sum(forward_flops(config).values()) * tokens"
 BUDGET = "(memory - sum(parts.values())) // text"
 FEWER = "config.n_layer * fewer_rows * (C + config.bias)"
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "13d",
     ("13d.1", "forward alone", "the forward pass alone", "3 * sum", "sum"),
     ("13d.1", "times mfu", "divide by mfu", "(peak * mfu)", "peak * mfu"),

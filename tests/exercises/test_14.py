@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "14",
     ("14.1", "counts", "You have the counts", "sum(group) / len(group)", "sum(group)"),
     ("14.1", "of all requests", "divide by all requests", "len(group)", "len(requests)"),

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "14b",
     ("14b.1", "wins once", "wins once", "p * p + (1 - p) * (1 - p)", "p"),
     ("14b.1", "wins twice", "may win twice as well", " + (1 - p) * (1 - p)", ""),

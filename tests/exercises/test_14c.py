@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "14c",
     ("14c.1", "turned round", "turned round", "(policy - reference)", "(reference - policy)"),
     ("14c.1", "no beta", "beta is missing", "beta * ", ""),

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "15",
     ("15.1", "turned round", "sign is turned round", "loss - mean(losses)", "mean(losses) - loss"),
     ("15.1", "in nats", "distance from the mean in nats", " / stdev(losses)", ""),

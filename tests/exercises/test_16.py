@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "16",
     ("16.1", "nats as bits", "size in nats / 8", " / math.log(2)", ""),
     ("16.1", "bits", "in bits", " / 8", ""),

@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "16b",
     ("16b.1", "sum", "sum over the pairs", "mean(dim=1)", "sum(dim=1)"),
     ("16b.1", "sum of channels", "Divide by the product", "mean(dim=1)", "sum(dim=1) * 2"),

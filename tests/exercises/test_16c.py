@@ -2,13 +2,7 @@
 
 from answers import exercise_tests
 
-(
-    test_solution,
-    test_wrong_answers,
-    test_three_kinds,
-    test_mistakes,
-    test_endless_loops,
-) = exercise_tests(
+TestExercises = exercise_tests(
     "16c",
     ("16c.1", "upside down", "upside down", "seconds / other_seconds", "other_seconds / seconds"),
     ("16c.1", "equal steps", "aren't equal time", "steps * seconds / other_seconds", "steps"),
