@@ -14,7 +14,7 @@ import torch
 from lecture_lib.base.paths import SOLUTIONS
 from lecture_lib.course.chapters import find_chapter
 from lecture_lib.course.exercises import checking
-from lecture_lib.course.exercises.progress import tasks_of
+from lecture_lib.course.progress import tasks_of
 
 CHECK = re.compile(r'^check\("(?P<id>[\w.]+)", (?P<answer>.+)\)$', re.MULTILINE | re.DOTALL)
 AT_MOST = 20  # seconds that a wrong answer may take in the tests
@@ -87,7 +87,7 @@ BY_MISTAKE = {
 
 
 def exercise_tests(label: str, *wrong: tuple) -> type:
-    """The tests of one chapter's exercises, a class that pytest collects under a name that begins with `Test`.
+    """The tests of one chapter's exercises: a class, to be collected under a name that begins with `Test`.
 
     Each of `wrong` is the exercise's id, a name for the mistake, a part of the sentence that it must get, and
     either one value, the answer, or an even number of texts, pairs of old and new code in the solution.

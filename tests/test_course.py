@@ -62,7 +62,7 @@ def test_chapters_are_numbered_in_sequence_and_say_what_they_are():
         assert chapter.video_times
         frame = chapter.notebook.cells[0].source
         assert "**You need:**" in frame and "**You will have:**" in frame
-        prose = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
+        prose = chapter.prose
         assert (
             prose.index("\n## Summary\n") < prose.index("\n## Exercises\n") < prose.index("\n**Promoted:**")
         )

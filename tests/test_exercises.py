@@ -21,9 +21,9 @@ from torch import nn
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import write_text
 from lecture_lib.base.paths import NOTEBOOKS, ROOT, SOLUTIONS
-from lecture_lib.course import cli, copies
+from lecture_lib.course import cli, copies, progress
 from lecture_lib.course.chapters import all_chapters, find_chapter
-from lecture_lib.course.exercises import check, checking, guess, progress
+from lecture_lib.course.exercises import check, checking, guess
 from lecture_lib.course.exercises.asking import Wrong, ask, expect, number, tensor
 from lecture_lib.course.kernels import own_kernels
 
@@ -47,10 +47,9 @@ def test_notebook_checks_and_solutions_have_the_same_exercises(chapter):
 
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
 def test_every_exercise_has_a_hint_and_leads_to_its_solutions(chapter):
-    prose = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
-    for text in progress.HEADING.split(prose)[5::5]:
+    for text in progress.HEADING.split(chapter.prose)[5::5]:
         assert "<details><summary>Hint</summary>" in text
-    assert f"(../notebooks/solutions/{chapter.path.name})" in prose
+    assert f"(../notebooks/solutions/{chapter.path.name})" in chapter.prose
 
 
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
@@ -279,7 +278,7 @@ def test_only_a_person_counts(tmp_path):
     """papermill and nbval tell the kernel that nobody answers; JupyterLab that somebody may."""
     path = tmp_path / "progress.json"
     code = (
-        "from pathlib import Path; from lecture_lib.course.exercises import progress; "
+        "from pathlib import Path; from lecture_lib.course import progress; "
         f"progress.remember('04.1', True, Path({str(path)!r}))"
     )
     with own_kernels():

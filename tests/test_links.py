@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lecture_lib.base.paths import NOTEBOOKS, ROOT
-from lecture_lib.course.chapters import Chapter, all_chapters
+from lecture_lib.course.chapters import all_chapters
 
 CHAPTERS = {chapter.path.name: chapter for chapter in all_chapters()}
 LABELS = {chapter.label for chapter in CHAPTERS.values()}
@@ -30,14 +30,9 @@ def anchors(path: Path) -> set[str]:
         text = path.read_text(encoding="utf-8")
         own = re.findall(r'<a id="([^"]+)">', text)
         return {*own, *(heading.lower().replace(" ", "-") for heading in HEADING.findall(text))}
-    headings = HEADING.findall(prose(CHAPTERS[path.name]))
+    headings = HEADING.findall(CHAPTERS[path.name].prose)
     shown = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "") for heading in headings)
     return {heading.replace(" ", "-") for heading in shown}
-
-
-def prose(chapter: Chapter) -> str:
-    """The text cells of a chapter."""
-    return "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
 
 
 def assert_leads_somewhere(link: str, folder: Path) -> None:
@@ -50,7 +45,7 @@ def assert_leads_somewhere(link: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=lambda chapter: chapter.stem)
 def test_links_within_the_project_lead_somewhere(chapter):
-    links = [link for link in re.findall(r"\]\(([^()\s]+)\)", prose(chapter)) if not link.startswith("http")]
+    links = [link for link in re.findall(r"\]\(([^()\s]+)\)", chapter.prose) if not link.startswith("http")]
     assert links
     for link in links:
         assert_leads_somewhere(link, NOTEBOOKS)

@@ -4,13 +4,14 @@ import json
 from datetime import date
 from pathlib import Path
 
-from .device import describe_machine
 from .errors import CourseError
 from .files import explaining_os_errors, write_text
 
 
 def stamp(command: str) -> dict[str, str]:
     """What is stored with every recorded number: the command that made it, the machine and today's date."""
+    from .device import describe_machine  # with torch, which those who only read records don't need
+
     return {"command": command, "machine": describe_machine(), "date": date.today().isoformat()}
 
 

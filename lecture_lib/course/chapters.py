@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import NOTEBOOKS
+from lecture_lib.base.paths import NOTEBOOKS, SOLUTIONS
 
 if TYPE_CHECKING:  # importing it takes a second, and a chapter's own kernel needs only `defaults`
     from nbformat import NotebookNode
@@ -41,6 +41,11 @@ class Chapter:
     @cached_property
     def notebook(self) -> "NotebookNode":
         return read_notebook(self.path)
+
+    @property
+    def prose(self) -> str:
+        """All text of the notebook, without its code."""
+        return "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
 
     @property
     def declared(self) -> list[ast.AnnAssign]:
@@ -100,6 +105,11 @@ def all_chapters(folder: Path = NOTEBOOKS) -> list[Chapter]:
     """Every chapter in `folder`, in order."""
     chapters = [Chapter(path) for path in folder.glob("*.ipynb") if NAME.fullmatch(path.name)]
     return sorted(chapters, key=lambda chapter: chapter.label)
+
+
+def all_notebooks() -> list[Chapter]:
+    """Every chapter of the course, and after them the notebooks that solve their exercises."""
+    return all_chapters() + all_chapters(SOLUTIONS)
 
 
 def find_chapter(key: str, folder: Path = NOTEBOOKS) -> Chapter:

@@ -45,16 +45,14 @@ def all_ended_like_ctrl_c() -> Iterator[None]:
 
     Python's own way ends this process alone: the kernels and workers that it started would go on.
     """
-    asked = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
-    heeded = {
-        signum: handler for signum, handler in asked.items() if handler != signal.SIG_IGN
-    }  # not nohup's
-    for signum in heeded:
-        signal.signal(signum, signal.default_int_handler)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    for signum, handler in before.items():
+        if handler != signal.SIG_IGN:  # as nohup has it
+            signal.signal(signum, signal.default_int_handler)
     try:
         yield
     finally:
-        for signum, handler in heeded.items():
+        for signum, handler in before.items():
             signal.signal(signum, handler)
 
 
@@ -265,7 +263,7 @@ def chosen(keys: list[str], folder: Path = NOTEBOOKS) -> list:
 
 def progress_command(arguments: argparse.Namespace) -> int:
     """Show which exercises you have solved, chapter by chapter."""
-    from .exercises import progress_table
+    from .progress import progress_table
 
     print(progress_table())
     return 0
@@ -320,10 +318,10 @@ def nbval_as_on(machine: dict[str, str]) -> int:
 
 def notebooks_by_length() -> tuple[list[str], list[str]]:
     """The paths of the notebooks that take a minute or more, longest first, and of the others."""
-    from .chapters import all_chapters, find_chapter
+    from .chapters import all_notebooks, find_chapter
 
     long = [find_chapter(label) for label in LONG]
-    short = [chapter for chapter in all_chapters() + all_chapters(SOLUTIONS) if chapter not in long]
+    short = [chapter for chapter in all_notebooks() if chapter not in long]
     return [str(chapter.path) for chapter in long], [str(chapter.path) for chapter in short]
 
 
@@ -339,22 +337,20 @@ def pytest(targets: list[str], environment: dict[str, str]) -> int:
 
 def check_command(arguments: argparse.Namespace) -> int:
     """Check style, promotion and stored notebooks, without executing any."""
-    from .chapters import all_chapters
+    from .chapters import all_chapters, all_notebooks
     from .ladder import ladder_problems
     from .promotion import check
     from .stored import problems, style_problems
 
     ruff = [sys.executable, "-m", "ruff"]
     styled = [subprocess.call([*ruff, *command], cwd=ROOT) for command in (["check"], ["format", "--check"])]
-    found, chapters = check(), all_chapters()
+    found, chapters, notebooks = check(), all_chapters(), all_notebooks()
+    for notebook in notebooks:
+        found += problems(notebook.path)
     for chapter in chapters:
-        found += problems(chapter.path) + style_problems(chapter)
+        found += style_problems(chapter)
     found += ladder_problems(chapters)
-    solutions = all_chapters(SOLUTIONS)
-    for solution in solutions:
-        found += problems(solution.path)
-    count = len(chapters) + len(solutions)
-    print("\n".join(found) or f"{count} notebooks: promoted, in order, fit for regression")
+    print("\n".join(found) or f"{len(notebooks)} notebooks: promoted, in order, fit for regression")
     return int(any(styled) or bool(found))
 
 
@@ -385,12 +381,12 @@ def refresh_command(arguments: argparse.Namespace) -> int:
 
 def tidy_command(arguments: argparse.Namespace) -> int:
     """Take out of notebooks what an editor put in when it saved them; execute none."""
-    from .chapters import all_chapters
+    from .chapters import all_notebooks
     from .stored import tidy
 
-    for chapter in [*all_chapters(), *all_chapters(SOLUTIONS)]:
-        if tidy(chapter.path):
-            print(f"tidied {chapter.path.relative_to(ROOT)}")
+    for notebook in all_notebooks():
+        if tidy(notebook.path):
+            print(f"tidied {notebook.path.relative_to(ROOT)}")
     return 0
 
 

@@ -1,10 +1,10 @@
 """Where the project is published, if it is: said once, in pyproject.toml, under [project.urls]."""
 
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 
+from lecture_lib.base.files import read_toml
 from lecture_lib.base.paths import ROOT
 
 BRANCH = "main"
@@ -15,7 +15,7 @@ LINKS = re.compile(r"(?s)(?<=<!-- links: derived from pyproject.toml -->\n).*?(?
 @cache
 def repository(pyproject: Path = ROOT / "pyproject.toml") -> str | None:
     """The address of the project's repository on GitHub; None while pyproject.toml names none."""
-    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    project = read_toml(pyproject)["project"]
     return project.get("urls", {}).get("Repository", "").rstrip("/") or None
 
 

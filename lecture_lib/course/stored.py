@@ -218,10 +218,9 @@ def style_problems(chapter: Chapter) -> list[str]:
     cells = chapter.notebook.cells
     shown = [cell for cell in cells if not cell.metadata.get("jupyter", {}).get("source_hidden")]
     code = [cell.source for cell in shown if cell.cell_type == "code"]
-    prose = " ".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
     lines = sorted(sum(bool(line.strip()) for line in source.split("\n")) for source in code)
     middle, long = median(lines), lines[int(0.9 * (len(lines) - 1))]
-    words = len(re.findall(r"[A-Za-z']+", prose)) / sum(lines)
+    words = len(re.findall(r"[A-Za-z']+", chapter.prose)) / sum(lines)
     found = []
     if middle > 5:
         found.append(f"half of its code cells have {middle:g} lines or more, expected at most 5; split them")

@@ -56,10 +56,10 @@ def run_sphinx(sources: Path, pages: Path) -> None:
 
 def lay_out(sources: Path) -> None:
     """Write every page's source to the folder, in the project's own layout, links and pictures included."""
-    chapters = all_chapters()
-    for chapter in chapters:
-        save(page_of(chapter, solutions_of(chapter)), sources / "notebooks" / chapter.path.name)
-        if solutions := solutions_of(chapter):
+    for chapter in all_chapters():
+        solutions = solutions_of(chapter)
+        save(page_of(chapter, solutions), sources / "notebooks" / chapter.path.name)
+        if solutions:
             save(page_of(Chapter(solutions)), sources / "notebooks" / "solutions" / solutions.name)
     texts = {path.name: in_book(path.read_text(encoding="utf-8"), DOCS) for path in DOCS.glob("*.md")}
     texts["explorer.md"] = texts["explorer.md"].replace(EXPLORER, f"```{{raw}} html\n{in_page()}\n```")

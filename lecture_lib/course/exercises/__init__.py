@@ -1,11 +1,11 @@
 """The exercises' checks: `check("03.2", answer)` says what is wrong with an answer.
 
 A module for each chapter, named as the chapter's own, holds its checks; `checking` runs them, `asking` is
-what they are written with, and `progress` remembers what is solved.
+what they are written with.
 """
 
+from ..progress import progress_table
 from .checking import check
 from .guesses import guess
-from .progress import progress_table
 
 __all__ = ["check", "guess", "progress_table"]

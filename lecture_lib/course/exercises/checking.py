@@ -18,8 +18,8 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import LIBRARY
 
 from ..chapters import find_chapter
+from ..progress import remember
 from .asking import Wrong, plain_number
-from .progress import remember
 
 SEED = 1337
 NOT_ANSWERED = "not answered yet"

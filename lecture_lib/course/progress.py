@@ -13,8 +13,8 @@ from lecture_lib.base.files import explaining_os_errors
 from lecture_lib.base.paths import OUT
 from lecture_lib.base.records import read_json, write_json
 
-from ..chapters import Chapter, all_chapters
-from ..tables import aligned
+from .chapters import Chapter, all_chapters
+from .tables import aligned
 
 FILE = OUT / "progress.json"  # chapter's label -> `run`, a date, and `solved`, a date for each exercise
 HEADING = re.compile(
@@ -35,8 +35,7 @@ class Task:
 
 def tasks_of(chapter: Chapter) -> list[Task]:
     """The chapter's exercises, in order."""
-    prose = "\n".join(cell.source for cell in chapter.notebook.cells if cell.cell_type == "markdown")
-    found = [match.groupdict() for match in HEADING.finditer(prose)]
+    found = [match.groupdict() for match in HEADING.finditer(chapter.prose)]
     return [Task(each["id"], each["title"], each["level"], int(each["minutes"])) for each in found]
 
 
