@@ -1,6 +1,7 @@
 """The GPT of chapter 11: its configuration, dropout and start, and faults that would break them."""
 
 import math
+from dataclasses import FrozenInstanceError
 from functools import partial
 
 import pytest
@@ -38,6 +39,11 @@ test_a_model_that_cannot_be_built_is_refused = refusals(
     ("dropout is -0.1; expected a share from 0", partial(GPTConfig, dropout=-0.1)),
     ("dropout is nan; expected a share from 0", partial(GPTConfig, dropout=math.nan)),
 )
+
+
+def test_a_configuration_stays_as_it_was_checked():
+    with pytest.raises(FrozenInstanceError):
+        GPTConfig().n_head = 3  # which does not divide n_embd
 
 
 @pytest.mark.parametrize(("config", "parameters"), [(GPTConfig(), 209_729), (FULL, 10_788_929)])

@@ -315,6 +315,13 @@ def test_script_help_and_mistakes():
     assert "batch_size is 0; expected a positive number" in refused.stderr
 
 
+def test_the_script_refuses_a_window_that_no_split_holds(capsys):
+    with pytest.raises(SystemExit) as stop:
+        bigram.main(["--block-size=9999999", "--max-iters=1"])
+    assert stop.value.code == 2
+    assert "block_size is 9999999; expected 1 to" in capsys.readouterr().err
+
+
 def test_a_loss_that_is_no_number_stops_training_at_once():
     class Diverging(BigramLanguageModel):
         def forward(self, idx, targets=None):
