@@ -144,6 +144,14 @@ def test_a_copy_is_in_the_same_mode_and_shares_no_weights():
     assert all(torch.equal(gpt.state_dict()[name], tensor) for name, tensor in before.items())
 
 
+def test_one_block_is_enough_to_read_by_its_cache():
+    model, idx = make(nanogpt, n_layer=1), draw_ids(2, 8)
+    caches = model.new_caches(2)
+    for piece in (idx[:, :5], idx[:, 5:]):
+        logits = model.read(piece, caches)
+    close(logits, model(idx)[0][:, -1])
+
+
 @pytest.mark.parametrize("model", [NanoGPT(TINY), GPT(GPTConfig(**SIZES))], ids=["nanoGPT", "GPT"])
 def test_a_checkpoint_of_either_kind_comes_back_and_writes(model, tmp_path):
     """By its cache, and the same that it wrote before it was saved, by chapter 06's way for a GPT."""

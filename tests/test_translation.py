@@ -249,6 +249,7 @@ def history_tells_what_was_judged(library):
     """Ten times and at the end, of the model as it then was."""
     model, pairs, history = trained(library, padded([[3, END]]), padded([[START, 5, END]]), 25)
     assert history.steps == [*range(0, 25, 2), 25]
+    assert trained(library, pairs.src, pairs.tgt, 20)[2].steps == [*range(0, 20, 2), 20]
     assert len(history.train) == len(history.val) == len(history.exact) == 14
     assert math.isclose(history.val[0], math.log(TGT_VOCAB), abs_tol=1e-6)
     assert math.isclose(history.val[-1], library.evaluate_pairs(model, pairs)[0], abs_tol=1e-6)
@@ -293,6 +294,7 @@ def test_the_writers_texts_differ_and_end_early_or_never():
 def test_number_words():
     assert number_words(97, "fr") == "quatre-vingt-dix-sept"
     assert number_words(1_001, "en") == "one thousand and one"
+    assert number_words(0, "en") == "zero"
 
 
 @pytest.mark.parametrize("sizes", [(60, 20, 20), (1, 1, 1), (30, 7, 20)])
@@ -308,6 +310,12 @@ def test_the_small_ones_fill_half_and_test_is_drawn_evenly():
     sets = split_numbers(100_000, 10_000, 500, 2_000, seed=0)
     assert sum(n < 10_000 for n in sets["train"]) == 5_000
     assert 0.08 < sum(n < 10_000 for n in sets["test"]) / 2_000 < 0.12
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_tenth_that_is_less_than_half_of_train_is_taken_whole(seed):
+    sets = split_numbers(20, 4, 1, 1, seed=seed)
+    assert {0, 1} <= {*sets["train"], *sets["val"], *sets["test"]}
 
 
 def test_marks_are_no_characters():
