@@ -217,6 +217,13 @@ def test_the_peak_is_measured_once_and_plausible():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_peak_is_what_two_matrices_take_at_their_fastest(monkeypatch):
+    monkeypatch.setattr("timeit.repeat", lambda job, number, repeat: [0.5, 0.25, 1.0])
+    for device, size in (("cpu", 512), ("meta", 8192)):
+        peak = throughput.peak_flops.__wrapped__(torch.device(device), torch.float32)
+        assert peak == 2 * size**3 / 0.25
+
+
 # ---------------------------------------------------------------- a run in one process
 
 
