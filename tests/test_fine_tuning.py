@@ -63,6 +63,7 @@ def prompts_are_of_one_length(library):
             prompt = library.Request(kind, "Q", count).prompt
             assert len(prompt) == PROMPT_LENGTH and prompt.strip() == f"{kind} in {word}: Q"
             assert prompt.endswith("Q\n")
+    assert library.Request("Ask", "Q", 3).prompt[0] == "A"  # the longest one fills it
 
 
 @asking.holds
@@ -83,6 +84,7 @@ def quality_by_hand(library):
     other = library.answer_quality(request, "Why, the blorp is what is!", known)
     expected = {"kind": 0, "letter": 1, "count": 1 / 3, "real": 25 / 36, "fresh": 5 / 6}
     assert other == pytest.approx(expected)
+    assert library.answer_quality(request, "What is " * 5 + "?", known)["count"] == 0
     assert library.true_score(request, "Why, why the matter?", known) == pytest.approx(3 / 4)
     assert library.true_score(request, "Why, why the matter.", known) == 0
 
@@ -138,6 +140,14 @@ def answers_are_judged_by_their_own_request(library):
     close(scores, torch.tensor([third, third * 9 / 16, third, 1 / 3]), atol=1e-6)
 
 
+def test_one_answer_is_judged_and_no_request_goes_without():
+    task, request = small_task(requests), Request("Ask", "W", 4)
+    answers = task.encode_answers(["What is the matter?"])
+    assert task.judge([request], answers)["fulfilled"].tolist() == [[1]]
+    with pytest.raises(ValueError, match="shorter"):
+        task.true_scores([request, request], answers)
+
+
 @asking.holds
 def interval_of_the_mean(library):
     """About 1.96 standard errors to either side; the same for the same values, whatever the generator."""
@@ -178,22 +188,23 @@ def loss_is_that_of_the_answers(library):
 @tuning.holds
 def rate_warms_up_and_fades(library):
     """With a constant gradient AdamW moves by the rate itself, so the way shows the schedule."""
-    lone = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(lone.weight)
-    places = []
+    for steps, warm in ((39, 1), (40, 2)):
+        lone, places = nn.Linear(1, 1, bias=False), []
+        nn.init.zeros_(lone.weight)
 
-    def losses():
-        while True:
-            places.append(lone.weight.item())
-            yield lone.weight.sum()
+        def losses(lone=lone, places=places):
+            while True:
+                places.append(lone.weight.item())
+                yield lone.weight.sum()
 
-    history = library.optimise(lone, losses(), steps=40, learning_rate=0.1)
-    expected, place = [], 0.0
-    for step in range(40):
-        expected.append(place)
-        place -= 0.1 * min(1, (step + 1) / 2) * (1 - step / 40)
-    assert history == pytest.approx(expected, abs=1e-4) and places[:40] == pytest.approx(expected, abs=1e-4)
-    assert lone.weight.item() == pytest.approx(place, abs=1e-4)
+        history = library.optimise(lone, losses(), steps=steps, learning_rate=0.1)
+        expected, place = [], 0.0
+        for step in range(steps):
+            expected.append(place)
+            place -= 0.1 * min(1, (step + 1) / warm) * (1 - step / steps)
+        assert history == pytest.approx(expected, abs=1e-4)
+        assert places[:steps] == pytest.approx(expected, abs=1e-4)
+        assert lone.weight.item() == pytest.approx(place, abs=1e-4)
 
 
 def task_and_model(seed=0):
