@@ -188,6 +188,15 @@ def values_leave_the_features_alone(library):
 
 
 @reinforced.holds
+def no_gradient_is_longer_than_1(library):
+    """The policy's: this one would be 1.4 long."""
+    learner = trainer(library, lambda p, a: (a[:, 0] == 3).float(), moved(make(), by=1.0))
+    learner.update(learner.collect(PROMPTS))
+    lengths = [weight.grad.norm() for weight in learner.actor.policy.parameters()]
+    assert math.isclose(math.hypot(*lengths), 1, abs_tol=1e-4)
+
+
+@reinforced.holds
 def a_clipped_policy_stays_near(library):
     """Many epochs on one batch: once the ratios have left 1 +- clip, nothing drives them further."""
 
@@ -288,6 +297,8 @@ reinforced.faults = [
      "        self.reference = self.actor.policy", reference_is_frozen),
     ("the model itself is trained", "self.policy = copy.deepcopy(model)", "self.policy = model",
      reference_is_frozen),
+    ("gradients as long as they are", "nn.utils.clip_grad_norm_(self.actor.policy.parameters(), 1.0)", "pass",
+     no_gradient_is_longer_than_1),
     ("advantages not detached", "    @torch.no_grad()\n    def collect", "    def collect",
      rollout_notes_what_was),
     ("policy and reference swapped", "log_ratio = log_probs - answer_log_probs(",
