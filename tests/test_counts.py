@@ -160,6 +160,10 @@ def test_the_prior_of_any_text_is_a_distribution_also_with_parts_left_out(ids, o
         assert probs.min() > 0
 
 
+def test_as_many_contexts_as_64_bits_hold_are_enough():
+    counts.check_fits_64_bits(2**63, 21)
+
+
 test_what_is_refused = refusals(
     ("order 11 makes 8.8e+19 contexts; expected at most 9.2e+18", counts.check_fits_64_bits, 65**11, 11),
     ("order 11 makes 8.8e+19", lambda: counts.CountedPrior(65, 11)(torch.zeros(1, 20, dtype=torch.int64))),

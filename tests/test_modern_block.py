@@ -68,6 +68,18 @@ def the_block_is_nothing_at_first(library):
 
 
 @block.holds
+def the_block_adds_its_parts_one_after_the_other(library):
+    parts, x = library.ModernBlock(CONFIG, zero_start=False), draw(2, 16, 16)
+    attended = x + parts.sa(library.rms_norm(x))
+    close(parts(x), attended + parts.ffwd(library.rms_norm(attended)), atol=1e-5)
+
+
+@block.holds
+def the_block_has_no_biases(library):
+    assert not [name for name, _ in library.ModernBlock(CONFIG).named_parameters() if "bias" in name]
+
+
+@block.holds
 def the_block_is_causal(library):
     assert_causal(library.ModernBlock(CONFIG, zero_start=False), draw(2, 16, 16), atol=1e-6)
 
@@ -128,6 +140,10 @@ block.faults = [
      the_block_is_nothing_at_first),
     ("feed-forward not zero at first", "nn.init.zeros_(self.ffwd[2].weight)", "pass",
      the_block_is_nothing_at_first),
+    ("attention subtracted", "x = x + self.dropout", "x = x - self.dropout",
+     the_block_adds_its_parts_one_after_the_other),
+    ("a bias in the feed-forward", "nn.Linear(C, 4 * C, bias=False)", "nn.Linear(C, 4 * C)",
+     the_block_has_no_biases),
     ("always rotary", "if rotary else", "if True else", each_choice_changes_the_block),
     ("never normed", "if self.qk_norm:", "if False:", each_choice_changes_the_block),
     ("always squared", "if squared_relu else", "if True else", each_choice_changes_the_block),
