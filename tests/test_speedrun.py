@@ -193,6 +193,13 @@ def test_every_recipe_trains(name):
     assert all(map(math.isfinite, losses))
 
 
+def test_a_model_to_load_counts_the_training_split_again(monkeypatch):
+    monkeypatch.setattr(speedrun, "load_splits", lambda: (None, {"train": some_text(), "val": PAGE[0]}))
+    model, recounted = tiny(speedrun), speedrun.recounted_speedrun(speedrun.SpeedrunConfig(**TINY))
+    recounted.load_state_dict(model.state_dict())
+    close(recounted.eval()(PAGE)[0], model.eval()(PAGE)[0])
+
+
 test_what_is_refused = refusals(
     (TypeError, "unexpected keyword argument 'rotary_positions'",
      lambda: speedrun.SpeedrunConfig(rotary_positions=False)),
