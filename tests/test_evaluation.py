@@ -52,6 +52,13 @@ def strided_loss_by_hand(library):
 
 
 @scores.holds
+def the_shortest_stride_scores_a_token_a_window(library):
+    model, ids = make(), draw_ids(16 + 3)
+    expected = scored(model, ids, (0, 1, 17), (1, 17, 18), (2, 18, 19))
+    assert abs(library.strided_loss(model, ids, 1) - expected) < 1e-5
+
+
+@scores.holds
 def windows_that_do_not_overlap_are_blocks(library):
     """Two of them, or a text that is shorter than the context."""
     model = make()
@@ -93,6 +100,8 @@ scores.faults = [
     ("dropout on in windows", "with eval_mode(model):\n        for end", "if True:\n        for end",
      strided_loss_by_hand),
     ("the end forgotten", ", stride), len(ids) - 1]", ", stride)]", strided_loss_by_hand),
+    ("a stride of 1 refused", "1 <= stride", "2 <= stride",
+     raises(ValueError, the_shortest_stride_scores_a_token_a_window)),
     ("old tokens scored", "logits[0, done - end :]", "logits[0, : end - done]", strided_loss_by_hand),
     ("the last window twice", "range(size, len(ids) - 1, stride)", "range(size, len(ids), stride)",
      raises(ValueError, windows_that_do_not_overlap_are_blocks)),

@@ -94,6 +94,16 @@ def hands_its_dials_on(library, B, T, block_size, new):
         assert torch.equal(model.generate(idx, new, **how), greedy)
 
 
+@writing.holds
+def draws_by_the_models_own_probabilities(library, B, T, block_size, new):
+    """Unless it is told otherwise: temperature 1."""
+    model, idx = make_model(library, block_size), draw_ids(B, T)
+    torch.manual_seed(0)
+    texts = model.generate(idx, new)
+    torch.manual_seed(0)
+    assert torch.equal(texts, model.generate(idx, new, temperature=1.0))
+
+
 test_at_any_size = writing.at_any_size(B=range(1, 4), T=range(1, 10), block_size=range(1, 7), new=range(9))
 
 
@@ -137,6 +147,12 @@ def top_p_draws_from_the_nucleus(library):
     for temperature in (0.5, 1.0, 2.0):
         kept = library.nucleus(logits[None] / temperature, 0.8)[0]
         has_shares(library, logits, F.softmax(kept, dim=-1), temperature=temperature, top_p=0.8)
+
+
+@drawing.holds
+def the_nucleus_closes_when_top_p_is_reached(library):
+    """Of four tokens that are equally likely, two are as likely as 0.5 together, to the last bit."""
+    assert library.nucleus(torch.zeros(1, 4), 0.5).isfinite().sum() == 2
 
 
 @drawing.holds
@@ -225,6 +241,8 @@ writing.faults = [
     ("dials not handed on", "-1], temperature, top_k, top_p", "-1]", hands_its_dials_on),
     ("always the likeliest", "torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)",
      "logits.argmax(dim=-1, keepdim=True)", repeats_under_a_seed),
+    ("wild unless told otherwise", "        temperature: float = 1.0", "        temperature: float = 2.0",
+     draws_by_the_models_own_probabilities),
 ]  # fmt: skip
 drawing.faults = [
     ("temperature multiplies", "logits / temperature", "logits * temperature",
@@ -238,6 +256,9 @@ drawing.faults = [
     ("softmax over the rows", DRAW, DRAW.replace("-1", "0"), draws_by_probability),
     ("the one that reaches it left out", "cumsum(dim=-1) - probs", "cumsum(dim=-1)",
      the_nucleus_is_the_fewest),
+    ("one more where top_p is reached exactly", "likelier >= top_p).scatter(-1, order, likelier >= top_p)",
+     "likelier > top_p).scatter(-1, order, likelier > top_p)",
+     the_nucleus_closes_when_top_p_is_reached),
     ("one too many", "probs.cumsum(dim=-1) - probs",
      "(probs.cumsum(dim=-1) - probs).roll(1, dims=-1).index_fill(-1, torch.tensor([0]), 0)",
      the_nucleus_is_the_fewest),
