@@ -245,6 +245,7 @@ def shares_its_folder_with_none(library, tmp_path):
 def time_adds_up(library, tmp_path):
     interrupted(tmp_path, library)
     state = torch.load(tmp_path / "state.pt")
+    assert 0 < state["seconds"] < 60
     torch.save(state | {"seconds": 1000.0}, tmp_path / "state.pt")
     start(tmp_path, library).train(SPLITS)
     assert 1000 <= load_checkpoint(tmp_path / "model")[2]["seconds"] < 1060
@@ -262,6 +263,7 @@ runs.faults = [
     ("state left behind", "(self.state_file, *", "(self.state_file.parent / 'x', *", only_the_result_remains),
     ("the folder is anybody's", "with self.folder_of_its_own():", "if True:",
      raises(FileNotFoundError, shares_its_folder_with_none)),
+    ("saved by the machine's clock", "self.seconds + self.saved - self.began", "self.saved", time_adds_up),
     ("clock starts anew", 'state["seconds"], state["step"]', '0.0, state["step"]', time_adds_up),
 ]  # fmt: skip
 

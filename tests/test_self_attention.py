@@ -182,6 +182,8 @@ test_what_is_refused = refusals(
     ("expected q and k of the same head size", attention, x, zeros(2, 3, 5), x),
     ("expected as many values as keys", attention, x, x, zeros(2, 2, 4)),
     ("expected leading dimensions that broadcast", attention, x, zeros(3, 3, 4), zeros(3, 3, 4)),
+    ("expected leading dimensions that broadcast", attention, x, zeros(3, 3, 4), x),
+    ("expected leading dimensions that broadcast", attention, x, x, zeros(3, 3, 4)),
     ("mask has shape (3, 2); expected one that broadcasts", attention, x, x, x, zeros(3, 2, **mask)),
     ("mask has shape (9, 2, 3, 3)", attention, x, x, x, zeros(9, 2, 3, 3, **mask)),
     (TypeError, "mask has dtype torch.float32; expected torch.bool", attention, x, x, x, zeros(3, 3)),

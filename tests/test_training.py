@@ -18,6 +18,7 @@ from lecture_lib.batches import get_batch
 from lecture_lib.bigram import BigramLanguageModel
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import (
+    EVAL_TOKENS,
     History,
     TrainConfig,
     adamw,
@@ -181,6 +182,12 @@ def test_estimate_is_the_mean_over_the_lectures_loop():
         for split in splits
     }
     assert seeded(estimate_loss, model, splits, config, seed=1) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_larger_than_what_passes_at_a_time_passes_alone():
+    config = TrainConfig(batch_size=2**10, block_size=8, eval_iters=2)
+    assert config.batch_size * config.block_size > EVAL_TOKENS
+    assert estimate_loss(seeded(BigramLanguageModel, 2), ALTERNATING, config)["val"] > 0
 
 
 class Moody(nn.Module):
