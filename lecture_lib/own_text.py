@@ -164,6 +164,7 @@ def train_best(
     except KeyboardInterrupt:
         if best is None:
             raise
+        print("interrupted; the best model so far is kept")
     model.load_state_dict(best)
     return history
 
@@ -179,7 +180,7 @@ FAMILY = {
 
 def family_config(size: str, vocab_size: int) -> NanoGPTConfig:
     """The configuration of a member of the family for a vocabulary."""
-    return NanoGPTConfig(vocab_size=vocab_size, bias=False, **FAMILY[size])
+    return NanoGPTConfig(vocab_size, bias=False, tied=False, **FAMILY[size])
 
 
 def parameters_of(config: NanoGPTConfig) -> int:
@@ -187,15 +188,14 @@ def parameters_of(config: NanoGPTConfig) -> int:
     return sum(parameter_counts(config).values())
 
 
-STEP_TOKENS = 2048  # characters in an optimizer step
+STEP_TOKENS = 1024  # characters in an optimizer step
 
 
 def own_training(config: NanoGPTConfig, steps: int) -> TrainConfig:
     """How a member of the family is trained in so many steps: with about 20 estimates on the way."""
-    rate = 3e-3 if config.n_embd < 128 else 1e-3
-    rows = max(1, STEP_TOKENS // config.block_size)
-    estimates = {"eval_interval": max(1, steps // 20), "eval_iters": min(100, max(5, steps // 200))}
-    return TrainConfig(rows, config.block_size, steps, learning_rate=rate, **estimates)
+    rows = STEP_TOKENS // config.block_size
+    estimates = {"eval_interval": max(1, steps // 20), "eval_iters": min(100, max(4, steps // 200))}
+    return TrainConfig(rows, config.block_size, steps, learning_rate=0.2 / config.n_embd, **estimates)
 
 
 def fits(parameters: int, characters: int, read: int) -> bool:
@@ -226,14 +226,15 @@ def plan_run(
     splits: dict[str, CompactText], vocab_size: int, seconds: float
 ) -> tuple[NanoGPTConfig, TrainConfig]:
     """Model and training for a text and a time, by how fast this machine trains each size."""
-    characters, plan = len(splits["train"]), None
+    characters, plan, began = len(splits["train"]), None, time.monotonic()
     for size in FAMILY:
         config = family_config(size, vocab_size)
         if plan and parameters_of(config) > characters:
             break
         fit_threads(parameters_of(config))
         model = NanoGPT(config).to(choose_device())
-        steps = planned_steps(characters, seconds, seconds_per_step(model, splits, own_training(config, 20)))
+        pace = seconds_per_step(model, splits, own_training(config, 20))
+        steps = planned_steps(characters, seconds - (time.monotonic() - began), pace)
         if plan and not fits(parameters_of(config), characters, steps * STEP_TOKENS):
             break
         plan = with_dropout(config, characters, steps), own_training(config, steps)
@@ -275,7 +276,7 @@ def describe_result(model: NanoGPT, splits: dict[str, CompactText], history: His
     beside = ", ".join(f"{name} {loss:.2f}" for name, loss in known.items())
     best = history.steps[history.val.index(min(history.val))]
     return (
-        f"best at step {best:,}: val loss {scores['val']:.3f}, {bits(scores['val']):.2f} bits per character; "
+        f"best at step {best:,}, last seen at {history.steps[-1]:,}: val loss {scores['val']:.3f}, {bits(scores['val']):.2f} bits per character; "
         f"train loss {scores['train']:.3f}\nfor comparison, models that know: {beside}"
     )
 

@@ -79,7 +79,7 @@ def patient(losses: list[float], patience: int) -> tuple[int, int]:
 @exercise("17.3", Callable, "a function of losses and patience that gives two numbers")
 def early_stop(answer: Callable) -> str:
     for losses, patience in (
-        ([4.0, 3.0, 2.0, 2.5, 2.4, 2.6, 1.0], 3),
+        ([4.0, 3.0, 2.0, 2.5, 2.4, 2.6, 1.0, 0.9], 3),
         ([4.0, 3.0, 2.0, 2.5, 2.4, 1.9, 1.8], 3),
         ([3.0, 3.5, 2.9, 3.1, 2.9, 3.0, 2.0], 2),
         ([5.0, 4.0, 3.0], 1),
@@ -127,6 +127,7 @@ def early_stop(answer: Callable) -> str:
 def size_for_a_budget(answer: Callable) -> str:
     family = [800_000, 30_000, 10_700_000, 200_000, 4_800_000]
     for characters, seconds, speed in (
+        (10**9, 1, 3e8),
         (1_000_000, 600, 5e10),
         (10**9, 60, 2e10),
         (250_000, 10**6, 1e11),
@@ -137,12 +138,12 @@ def size_for_a_budget(answer: Callable) -> str:
         suits = [n for n in read if n <= characters]
         expected = max(suits, default=min(family))
         slips = {
+            "Reading costs 6 operations for each token and *parameter*: 10 n tokens cost 60 n squared.": max(
+                (n for n in family if 60 * n <= seconds * speed and n <= characters), default=0
+            ),
             "That size has more parameters than the text has characters.": max(read, default=0),
             "That size can't read 10 tokens for each parameter in the time.": max(
                 (n for n in family if n <= characters), default=0
-            ),
-            "Reading costs 6 operations for each token and *parameter*: 10 n tokens cost 60 n squared.": max(
-                (n for n in family if 60 * n <= seconds * speed and n <= characters), default=0
             ),
             "The smallest size is only for a text or a time that none suits.": min(family),
         }
