@@ -205,8 +205,9 @@ def fits(parameters: int, characters: int, read: int) -> bool:
 
 def largest_fit(vocab_size: int, characters: int, read: int) -> str:
     """The largest size of the family that suits a text and a run, or else the smallest of all."""
-    suits = [s for s in FAMILY if fits(parameters_of(family_config(s, vocab_size)), characters, read)]
-    return (suits or list(FAMILY))[-1]
+    smallest, *larger = FAMILY
+    suits = [s for s in larger if fits(parameters_of(family_config(s, vocab_size)), characters, read)]
+    return [smallest, *suits][-1]
 
 
 MOST_PASSES = 50  # times that a run reads the text, at most
@@ -274,9 +275,10 @@ def describe_result(model: NanoGPT, splits: dict[str, CompactText], history: His
     scores = {name: split_loss(model, ids[:SCORED]) for name, ids in splits.items()}
     known = baseline_losses(splits, model.config.vocab_size)
     beside = ", ".join(f"{name} {loss:.2f}" for name, loss in known.items())
-    best = history.steps[history.val.index(min(history.val))]
+    best, last = history.steps[history.val.index(min(history.val))], history.steps[-1]
     return (
-        f"best at step {best:,}, last seen at {history.steps[-1]:,}: val loss {scores['val']:.3f}, {bits(scores['val']):.2f} bits per character; "
+        f"lowest val loss at step {best:,}, the last estimate at {last:,}\n"
+        f"val loss {scores['val']:.3f}, which is {bits(scores['val']):.2f} bits per character; "
         f"train loss {scores['train']:.3f}\nfor comparison, models that know: {beside}"
     )
 
