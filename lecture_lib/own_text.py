@@ -194,7 +194,7 @@ STEP_TOKENS = 1024  # characters in an optimizer step
 def own_training(config: NanoGPTConfig, steps: int) -> TrainConfig:
     """How a member of the family is trained in so many steps: with about 20 estimates on the way."""
     rows = STEP_TOKENS // config.block_size
-    estimates = {"eval_interval": max(1, steps // 20), "eval_iters": min(100, max(4, steps // 200))}
+    estimates = {"eval_interval": max(1, steps // 20), "eval_iters": min(100, max(10, steps // 200))}
     return TrainConfig(rows, config.block_size, steps, learning_rate=0.2 / config.n_embd, **estimates)
 
 
@@ -215,7 +215,8 @@ MOST_PASSES = 50  # times that a run reads the text, at most
 
 def planned_steps(characters: int, seconds: float, pace: float) -> int:
     """Steps for a training split of so many characters: what the time has room for at `pace` s, or fewer."""
-    return max(20, min(int(0.8 * seconds / pace), MOST_PASSES * characters // STEP_TOKENS))
+    room = 0.85 * seconds / pace  # in steps; 21 estimates take a fifteenth as many, or 140 at least
+    return max(20, min(int(room / 1.07), int(room) - 140, MOST_PASSES * characters // STEP_TOKENS))
 
 
 def with_dropout(config: NanoGPTConfig, characters: int, steps: int) -> NanoGPTConfig:
