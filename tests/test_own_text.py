@@ -18,7 +18,7 @@ from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import ROOT
 from lecture_lib.base.reading import read_text
 from lecture_lib.checkpoint import load_checkpoint
-from lecture_lib.course.cli import main
+from lecture_lib.course.cli import main, parameters
 from lecture_lib.evaluation import split_loss
 from lecture_lib.nanogpt import NanoGPT
 from lecture_lib.own_text import (
@@ -301,6 +301,13 @@ def test_the_command_refuses_in_one_line(file, tmp_path, capsys, content):
     said = capsys.readouterr()
     assert said.err.startswith("lecture: ") and said.err.count("\n") == 1 and not said.out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_path_for_a_chapter_is_seen_from_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = parameters(["corpus=my.txt", "seed=1"])
+    assert given == {"corpus": str(tmp_path / "my.txt"), "seed": "1"}
+    assert parameters(["corpus="]) == {"corpus": ""}
 
 
 @pytest.mark.parametrize("option", [["--minutes", "0"], ["--minutes", "nan"], ["--seed", "-1"]])

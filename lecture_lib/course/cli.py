@@ -18,6 +18,7 @@ from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile",
           "--no-loadscope-reorder"]  # fmt: skip
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
+PATHS = ("corpus", "gpt2_weights")  # parameters that are paths, as seen from where the command is given
 # Chapters of a minute or more, longest first.
 LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c")
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
@@ -284,7 +285,11 @@ def parameters(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise CourseError(f"-p {word}: expected NAME=VALUE, e.g. -p max_iters=500")
-    return dict(word.split("=", 1) for word in words)
+    given = dict(word.split("=", 1) for word in words)
+    for name in PATHS:
+        if given.get(name):  # a chapter runs in a folder of its own
+            given[name] = str(Path(given[name]).absolute())
+    return given
 
 
 def chosen(keys: list[str], folder: Path = NOTEBOOKS) -> list:
