@@ -20,7 +20,7 @@ SMOKE = read_presets()["smoke"]
 CHAPTERS = all_chapters()
 PAIRS = 5  # for each chapter
 COMMAND = re.compile(r"(?:lecture run (\w+))?((?: ?-p \w+=[^\s`,]+)+)")  # chapter, parameters
-STAND_IN = {"NAME", "N", "PATH/model.safetensors"}  # for what a learner would write there
+STAND_IN = {"NAME", "N", "PATH", "PATH/model.safetensors"}  # for what a learner would write there
 
 
 # ---------------------------------------------------------------- what is tried

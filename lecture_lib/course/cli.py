@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA, MINE, NOTEBOOKS, ROOT, SHIPPED, SOLUTIONS, check_project
+from lecture_lib.base.paths import DATA, MINE, NOTEBOOKS, OUT, ROOT, SHIPPED, SOLUTIONS, check_project
 from lecture_lib.base.threads import VARIABLE, fixed, wait_awake
 
 PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--dist", "loadfile",
           "--no-loadscope-reorder"]  # fmt: skip
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
+PATHS = ("corpus", "gpt2_weights")  # parameters that are paths, as seen from where the command is given
 # Chapters of a minute or more, longest first.
 LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c")
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
@@ -100,6 +102,12 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                         help="one that comes with the course (default: %(default)s)")  # fmt: skip
     source.add_argument("--checkpoint", type=Path, help="your own, e.g. out/11_gpt/cpu/model")
 
+    train = command(train_command)
+    train.add_argument("--text", type=Path, required=True, metavar="PATH", help="a UTF-8 text in any script")
+    train.add_argument("--minutes", type=positive, default=10, help="to take, about (default: %(default)s)")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="for the model (default: out/train/NAME)")
+    train.add_argument("--seed", type=seed, default=1337, help="of the generator (default: %(default)s)")
+
     speedrun = command(speedrun_command)
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
     speedrun.add_argument("--race", default="fast", help="an unknown name lists them all (default: fast)")
@@ -113,6 +121,22 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     command(book_command)
     lab = command(lab_command, prefix_chars="\0", add_help=False)  # every word is JupyterLab's, --help too
     lab.add_argument("options", nargs="*", help="for JupyterLab, e.g. --port 9999")
+
+
+def positive(text: str) -> float:
+    """A number of minutes: above 0, and finite; argparse tells of a ValueError."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def seed(text: str) -> int:
+    """What torch's generator takes, without its negative alias."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError
+    return number
 
 
 def add_commands_of_maintainers(command: Callable[[Callable], argparse.ArgumentParser]) -> None:
@@ -196,6 +220,16 @@ def sample_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train a GPT on your own text for some minutes; Ctrl-C ends early and keeps the best model."""
+    from lecture_lib.own_text import train_own_text
+
+    folder = arguments.out or OUT / "train" / arguments.text.stem
+    model = train_own_text(arguments.text, folder, arguments.minutes, arguments.seed)
+    print(f"wrote {model}.safetensors and .json\nlecture sample --checkpoint {shlex.quote(str(model))}")
+    return 0
+
+
 def print_streamed(prompt: str, characters: Iterator[str]) -> int:
     """Print the prompt and the characters, each as it comes; return how many there were."""
     first = next(characters, "")  # bad input is refused here, before anything is printed
@@ -253,7 +287,11 @@ def parameters(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise CourseError(f"-p {word}: expected NAME=VALUE, e.g. -p max_iters=500")
-    return dict(word.split("=", 1) for word in words)
+    given = dict(word.split("=", 1) for word in words)
+    for name in PATHS:
+        if given.get(name):  # a chapter runs in a folder of its own
+            given[name] = str(Path(given[name]).absolute())
+    return given
 
 
 def chosen(keys: list[str], folder: Path = NOTEBOOKS) -> list:
