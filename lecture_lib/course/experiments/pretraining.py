@@ -1,4 +1,4 @@
-"""What pretraining on the other plays buys, with two models, at equal steps: data/recorded/pretraining.json."""
+"""What pretraining on the other plays buys, with two models, at equal steps."""
 
 import time
 from collections.abc import Iterator
@@ -33,8 +33,10 @@ COUNTING = SpeedrunConfig(order=6)
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps on one text. The rate is AdamW's highest for the small GPT, a share of the recipe's rates for the
-    speedrun's model."""
+    """Some steps on one text.
+
+    `rate` is AdamW's highest for the small GPT, a share of the recipe's rates for the speedrun's model.
+    """
 
     text: str  # of `all_texts`
     steps: int
@@ -63,11 +65,7 @@ ARMS = {
     "small": arms(Stage("plays", 3000, 4e-3), Stage("tiny", 1000, 2e-3)),
     "speedrun": arms(Stage("plays", 300, 1.0), Stage("tiny", 100, 0.5)),
 }
-ARMS["small"] |= {
-    "from scratch, fewer steps": (Stage("tiny", 1000, 4e-3),),
-    "from scratch, longer": (Stage("tiny", 16_000, 4e-3),),
-    "fine-tuned, longer": (Stage("plays", 12_000, 4e-3), Stage("tiny", 4000, 2e-3)),
-}
+ARMS["small"]["from scratch, fewer steps"] = (Stage("tiny", 1000, 4e-3),)
 
 
 def planned(model: str) -> Iterator[tuple[str, int]]:
@@ -77,7 +75,7 @@ def planned(model: str) -> Iterator[tuple[str, int]]:
 
 
 def all_texts() -> dict[str, Text]:
-    """Tiny Shakespeare's training split, the other plays, every second, fourth and eighth of them, and both."""
+    """Tiny Shakespeare's training split, the other plays, fewer of them, and both together."""
     tokenizer, splits = load_splits()
     parts, plays = play_parts(load_corpus()), list(load_other_plays().items())
     texts = {"tiny": (splits["train"], parts[: len(splits["train"])])}
@@ -103,9 +101,8 @@ def run_small(seed: int, arm: Arm, texts: dict[str, Text], val: torch.Tensor) ->
         history.add(step, estimate_loss(model, splits, CROPS))
 
     for stage in arm:
-        steps = iter(range(done, done + stage.steps, LOOK_EVERY))
         losses = batch_losses(model, texts[stage.text][0], BATCH_SIZE)
-        optimise(model, watched(losses, LOOK_EVERY, lambda: look(next(steps))), stage.steps, stage.rate)  # noqa: B023
+        optimise(model, watched(losses, look, LOOK_EVERY, done), stage.steps, stage.rate)
         done += stage.steps
     look(done)
     seconds = time.process_time() - began
@@ -113,7 +110,7 @@ def run_small(seed: int, arm: Arm, texts: dict[str, Text], val: torch.Tensor) ->
 
 
 def run_speedrun(seed: int, arm: Arm, texts: dict[str, Text], val: torch.Tensor) -> dict:
-    """Train the speedrun's model, which counts every text of the arm: its loss, and that of its counts alone."""
+    """Train the speedrun's model, which counts every text of the arm: its loss."""
     torch.manual_seed(seed)
     began = time.process_time()
     counted = joined([texts[name] for name in dict.fromkeys(stage.text for stage in arm)])
