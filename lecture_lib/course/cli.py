@@ -18,7 +18,7 @@ PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--d
           "--no-loadscope-reorder"]  # fmt: skip
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
 # Chapters of a minute or more, longest first.
-LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c")
+LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c", "18")
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
 

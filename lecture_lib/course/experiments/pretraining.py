@@ -53,19 +53,26 @@ def arms(first: Stage, then: Stage) -> dict[str, Arm]:
     def alone(text: str) -> Arm:
         return (Stage(text, steps, first.rate),)
 
-    found = {"from scratch": alone("tiny"), "pretrained only": alone("plays"), FINE_TUNED: (first, then)}
-    for text in ("plays/2", "plays/4", "plays/8"):
-        found[f"{text}, fine-tuned"] = (replace(first, text=text), then)
-    return found | {"all at once": alone("both")}
+    return {
+        "from scratch": alone("tiny"),
+        "pretrained only": alone("plays"),
+        "fine-tuned": (first, then),
+        "all at once": alone("both"),
+    }
 
 
-FINE_TUNED = "fine-tuned"
-MAIN = ("from scratch", "pretrained only", FINE_TUNED)  # the arms that run under every seed, others under one
+MAIN = ("from scratch", "pretrained only", "fine-tuned")  # these run under every seed, the others under one
+FIRST, THEN = Stage("plays", 300, 1.0), Stage("tiny", 100, 0.5)  # of the speedrun's model
 ARMS = {
-    "small": arms(Stage("plays", 3000, 4e-3), Stage("tiny", 1000, 2e-3)),
-    "speedrun": arms(Stage("plays", 300, 1.0), Stage("tiny", 100, 0.5)),
+    "small": {
+        **arms(Stage("plays", 3000, 4e-3), Stage("tiny", 1000, 1e-3)),
+        "from scratch, fewer steps": (Stage("tiny", 1000, 4e-3),),
+    },
+    "speedrun": {
+        **arms(FIRST, THEN),
+        **{f"plays/{n}, fine-tuned": (replace(FIRST, text=f"plays/{n}"), THEN) for n in (2, 4, 8)},
+    },
 }
-ARMS["small"]["from scratch, fewer steps"] = (Stage("tiny", 1000, 4e-3),)
 
 
 def planned(model: str) -> Iterator[tuple[str, int]]:
