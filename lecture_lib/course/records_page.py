@@ -81,10 +81,9 @@ def variant_rows(series: dict) -> Iterator[Row]:
 def pretraining() -> str:
     """What pretraining on the other plays bought two models, and the race with all plays."""
     record = read_json(RECORDED / "pretraining.json")
-    parts = [part for model in ("small", "speedrun") for part in pretraining_parts(model, record[model])]
-    raced = {name: series for name, series in record.items() if name not in ("small", "speedrun")}
-    if raced:
-        parts += ["**the race**", markdown(list(race_rows(raced))), *map(measured, raced.values())]
+    raced = {name: series for name, series in record.items() if "arms" not in series}
+    parts = [part for name in record if name not in raced for part in pretraining_parts(name, record[name])]
+    parts += ["**the race**", markdown(list(race_rows(raced))), *map(measured, raced.values())]
     return "\n\n".join(parts)
 
 
