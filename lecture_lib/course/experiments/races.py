@@ -40,7 +40,7 @@ RACES: dict[str, Race] = {
         SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, **NETWORK_CLASS),
         SpeedrunTraining(max_iters=1400),
     ),
-    "pretrained": (SpeedrunConfig(order=6, noise=0.05), SpeedrunTraining(max_iters=1600)),
+    "pretrained": (SpeedrunConfig(order=6), SpeedrunTraining(max_iters=1000)),
 }
 MORE_DATA = {"pretrained": gentler(SpeedrunTraining(), 200, 0.5)}  # how these are fine-tuned afterwards
 ABLATION_STEPS = {"fast": 60, "network": 120}  # of the recipe; its variants get as many as take the same time
