@@ -49,15 +49,10 @@ Arm = tuple[Stage, ...]  # one stage after the other, with the same model
 def arms(first: Stage, then: Stage) -> dict[str, Arm]:
     """Runs of equally many steps in all, by name; `first` and `then` are those of the fine-tuned one."""
     steps = first.steps + then.steps
-
-    def alone(text: str) -> Arm:
-        return (Stage(text, steps, first.rate),)
-
     return {
-        "from scratch": alone("tiny"),
-        "pretrained only": alone("plays"),
+        "from scratch": (Stage("tiny", steps, first.rate),),
+        "pretrained only": (Stage("plays", steps, first.rate),),
         "fine-tuned": (first, then),
-        "all at once": alone("both"),
     }
 
 
@@ -70,6 +65,7 @@ ARMS = {
     },
     "speedrun": {
         **arms(FIRST, THEN),
+        "all at once": (Stage("both", FIRST.steps + THEN.steps, FIRST.rate),),
         **{f"plays/{n}, fine-tuned": (replace(FIRST, text=f"plays/{n}"), THEN) for n in (2, 4, 8)},
     },
 }
