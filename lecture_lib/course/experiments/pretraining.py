@@ -62,6 +62,8 @@ ARMS = {
     "small": {
         **arms(Stage("plays", 3000, 4e-3), Stage("tiny", 1000, 1e-3)),
         "from scratch, fewer steps": (Stage("tiny", 1000, 4e-3),),
+        "from scratch, longer": (Stage("tiny", 12_000, 4e-3),),
+        "fine-tuned, longer": (Stage("plays", 9000, 4e-3), Stage("tiny", 3000, 1e-3)),
     },
     "speedrun": {
         **arms(FIRST, THEN),
