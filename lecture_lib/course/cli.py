@@ -21,7 +21,7 @@ PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--d
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
 PATHS = ("corpus", "gpt2_weights")  # parameters that are paths, as seen from where the command is given
 # Chapters of a minute or more, longest first.
-LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c")
+LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c", "18")
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
 
@@ -116,6 +116,8 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
                           help="instead, measure what each ingredient is worth, at equal time")  # fmt: skip
     speedrun.add_argument("--variant", metavar="NAME",
                           help='instead, one of those variants for all of the steps')  # fmt: skip
+    pretrain = command(pretrain_command)
+    pretrain.add_argument("model", help="small (chapter 13's network) or speedrun")
     command(progress_command)
     command(bench_command)
     command(book_command)
@@ -260,6 +262,20 @@ def speedrun_command(arguments: argparse.Namespace) -> int:
         print("  ".join(f"{name} {value}" for name, value in run.items()), flush=True)
     if arguments.record or arguments.ablate:
         renew()
+    return 0
+
+
+def pretrain_command(arguments: argparse.Namespace) -> int:
+    """Measure what chapter 18's pretraining buys; what is recorded already isn't run again."""
+    import torch
+
+    from .experiments.pretraining import pretrain
+    from .records_page import renew
+
+    torch.set_num_threads(1)
+    for run in pretrain(arguments.model):
+        print(f"{run['arm']}, seed {run['seed']}: {run['val']:.4f}", flush=True)
+    renew()
     return 0
 
 

@@ -45,12 +45,16 @@ def ladder() -> str:
 def races() -> str:
     """Every race under each of its seeds."""
     record = read_json(RECORDED / "speedrun.json")
-    rows = [("race", "seed", "seconds", "val, in blocks", "by random crops", "in overlapping windows")]
+    return "\n\n".join([markdown(list(race_rows(record))), *map(measured, record.values())])
+
+
+def race_rows(record: dict) -> Iterator[Row]:
+    """The runs of each race of a record."""
+    yield "race", "seed", "seconds", "val, in blocks", "by random crops", "in overlapping windows"
     for name, series in record.items():
         for run in series["runs"]:
             losses = (f"{run[score]:.3f}" for score in ("val", "crops", "strided"))
-            rows.append((name, str(run["seed"]), f"{run['seconds']:.0f}", *losses))
-    return "\n\n".join([markdown(rows), *map(measured, record.values())])
+            yield name, str(run["seed"]), f"{run['seconds']:.0f}", *losses
 
 
 def ablations() -> str:
@@ -72,6 +76,26 @@ def variant_rows(series: dict) -> Iterator[Row]:
     for name, found in sorted(losses.items(), key=lambda pair: mean(pair[1])):
         spread = f"{min(found):.3f} to {max(found):.3f}"
         yield name, f"{series['steps'][name]}", f"{mean(found):.3f}", spread, f"{mean(found) - recipe:+z.3f}"
+
+
+def pretraining() -> str:
+    """What pretraining on the other plays bought two models, and the race with all plays."""
+    record = read_json(RECORDED / "pretraining.json")
+    raced = {name: series for name, series in record.items() if "arms" not in series}
+    parts = [part for name in record if name not in raced for part in pretraining_parts(name, record[name])]
+    parts += ["**the race**", markdown(list(race_rows(raced))), *map(measured, raced.values())]
+    return "\n\n".join(parts)
+
+
+def pretraining_parts(model: str, series: dict) -> list[str]:
+    """A model's table: its runs, on what and how long they trained, and their losses over the seeds."""
+    rows = [("run", "steps", "seeds", "val, in blocks", "lowest to highest")]
+    for arm, stages in series["arms"].items():
+        losses = [run["val"] for run in series["runs"] if run["arm"] == arm]
+        steps = ", then ".join(f"{stage['steps']:,} on {stage['text']}" for stage in stages)
+        spread = f"{min(losses):.3f} to {max(losses):.3f}"
+        rows.append((arm, steps, str(len(losses)), f"{mean(losses):.3f}", spread))
+    return [f"**{model}**", markdown(rows), measured(series)]
 
 
 def full() -> str:
@@ -133,5 +157,5 @@ def thread_rows(results: dict[str, dict[str, float]]) -> list[Row]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (ladder, races, ablations, full, bench)
+    function.__name__: function for function in (ladder, races, ablations, pretraining, full, bench)
 }

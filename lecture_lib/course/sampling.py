@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lecture_lib import speedrun  # noqa: F401  so that its checkpoints can be loaded, as chapter 13's can
+from lecture_lib import pretraining, speedrun  # noqa: F401  so that their checkpoints can be loaded
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import SHIPPED
 from lecture_lib.base.threads import fit_threads, quickest_threads

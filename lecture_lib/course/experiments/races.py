@@ -16,6 +16,7 @@ from lecture_lib.base.records import read_json, stamp, write_json
 from lecture_lib.checkpoint import save_checkpoint
 from lecture_lib.evaluation import split_loss, strided_loss
 from lecture_lib.held_out import dev_start, play_parts
+from lecture_lib.pretraining import PretrainedSpeedrunGPT, every_text, gentler
 from lecture_lib.speedrun import (
     INGREDIENTS,
     NETWORK_CLASS,
@@ -29,6 +30,7 @@ from lecture_lib.training import TrainConfig, estimate_loss
 
 MODELS = OUT / "16c_speedrun"
 RECORD, ABLATIONS = DATA / "recorded" / "speedrun.json", DATA / "recorded" / "ablations.json"
+PRETRAINING = DATA / "recorded" / "pretraining.json"
 SEEDS = (1337, 1, 2)
 Race = tuple[SpeedrunConfig, SpeedrunTraining]  # what is trained, and how
 RACES: dict[str, Race] = {
@@ -38,7 +40,9 @@ RACES: dict[str, Race] = {
         SpeedrunConfig(n_embd=128, n_layer=4, ngrams=6, noise=0.05, **NETWORK_CLASS),
         SpeedrunTraining(max_iters=1400),
     ),
+    "pretrained": (SpeedrunConfig(order=6), SpeedrunTraining(max_iters=1000)),
 }
+MORE_DATA = {"pretrained": gentler(SpeedrunTraining(), 200, 0.5)}  # how these are fine-tuned afterwards
 ABLATION_STEPS = {"fast": 60, "network": 120}  # of the recipe; its variants get as many as take the same time
 
 
@@ -66,7 +70,10 @@ def run_race(seed: int, name: str, out: Path) -> dict:
     """
     config, training = RACES[name]
     tokenizer, splits = load_splits()
-    model, seconds = timed_race(seed, RACES[name], *counted_text())
+    if name in MORE_DATA:
+        model, seconds = pretrained_race(seed, RACES[name], MORE_DATA[name])
+    else:
+        model, seconds = timed_race(seed, RACES[name], *counted_text())
     crops = TrainConfig(batch_size=64, block_size=config.block_size, eval_iters=200)
     found = {
         "seed": seed,
@@ -80,12 +87,29 @@ def run_race(seed: int, name: str, out: Path) -> dict:
     return found
 
 
+def pretrained_race(seed: int, race: Race, tuning: SpeedrunTraining) -> tuple[SpeedrunGPT, float]:
+    """A model trained on all plays, then fine-tuned on the training split; the seconds of the clock."""
+    config, training = race
+    everything, tiny = every_text(), counted_text()
+    torch.manual_seed(seed)
+    began = time.perf_counter()
+    model = PretrainedSpeedrunGPT(config, *everything)
+    speedrun(model, *everything, training)
+    speedrun(model, *tiny, tuning)
+    return model, time.perf_counter() - began
+
+
+def record_of(name: str) -> Path:
+    """The file that the race's series is stored in."""
+    return PRETRAINING if name in MORE_DATA else RECORD
+
+
 def races(
-    seeds: list[int], name: str, record: bool = False, path: Path = RECORD, out: Path = MODELS
+    seeds: list[int], name: str, record: bool = False, path: Path | None = None, out: Path = MODELS
 ) -> Iterator[dict]:
     """Run the race `name` of RACES under each seed and yield each result; at the end, `record` them all.
 
-    Raises CourseError for a race that doesn't exist.
+    The file is `path`, by default the race's own. Raises CourseError for a race that doesn't exist.
     """
     if name not in RACES:
         raise CourseError(f"there is no race {name}; expected one of: {', '.join(RACES)}")
@@ -94,6 +118,7 @@ def races(
         runs.append(run_race(seed, name, out / f"{name}-{seed}"))
         yield runs[-1]
     if record:
+        path = path or record_of(name)
         write_json(path, read_json(path) | {name: series_of(name, runs)})
 
 
@@ -105,6 +130,7 @@ def series_of(name: str, runs: list[dict]) -> dict:
         "threads": torch.get_num_threads(),
         "model": asdict(config),
         "training": asdict(training),
+        **({"fine-tuning": asdict(MORE_DATA[name])} if name in MORE_DATA else {}),
         "runs": runs,
     }
 
