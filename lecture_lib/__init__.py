@@ -41,6 +41,7 @@ notebook            module           what it holds
 16b_modern_block    modern_block     The block, nine years on
                     muon             The Muon optimizer
 16c_speedrun        speedrun         The speedrun
+17b_addition        arithmetic       Problems with exact answers
 
 Written by hand are `base`, which every chapter may use, and `course`, which runs them all.
 """
