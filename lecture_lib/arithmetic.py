@@ -3,6 +3,8 @@
 From notebooks/17b_addition.ipynb, section "3. What the loss counts".
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Wilson 1927: https://doi.org/10.1080/01621459.1927.10502953
 """
 
 import math
