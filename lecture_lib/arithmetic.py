@@ -39,7 +39,7 @@ def sum_problem(a: int, b: int, width: int = 3, reverse: bool = True) -> tuple[s
 
 
 def draw_operands(n: int, lengths: tuple[int, ...] = (1, 2, 3)) -> torch.Tensor:
-    """`n` pairs of whole numbers, (n, 2): each number's length is drawn first, then a number of that length.
+    """`n` pairs of whole numbers, (n, 2): first each number's length is drawn, then a number of that length.
 
     Draws from torch's global generator. A single digit may be 0; longer numbers don't begin with it.
     """
