@@ -42,6 +42,7 @@ notebook            module           what it holds
                     muon             The Muon optimizer
 16c_speedrun        speedrun         The speedrun
 17b_addition        arithmetic       Problems with exact answers
+17c_calculator      calculator       A calculator
 
 Written by hand are `base`, which every chapter may use, and `course`, which runs them all.
 """
