@@ -189,9 +189,8 @@ def first_mistake(problem: Problem, written: str) -> tuple[int, str] | None:
         if step != due:
             kind = "misread" if step and holds(step) else "miscalculated"
             return place, kind
-    return (
-        None if final_answer(written) == right_answer(problem) else (len(worked_steps(problem)), "miscopied")
-    )
+    copied = final_answer(written) == right_answer(problem)
+    return None if copied else (len(worked_steps(problem)), "miscopied")
 
 
 def parsed(text: str) -> Problem:

@@ -99,6 +99,7 @@ def broken(answer: Callable) -> str:
 
 VOTES = (  # texts, the winner, and the sentence for a function that elects another
     (["8*7=56:56", "8*7=54:54", "8*7=56:56"], "56", "Two of three texts answer 56."),
+    (["a:100", "b:20", "c:20"], "20", "Votes are counted, numbers aren't compared."),
     (
         ["1:7", "2:7", "3:8"],
         "7",
