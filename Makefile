@@ -5,8 +5,11 @@ VENV := .venv
 READY := $(VENV)/.ready
 BOOK_READY := $(VENV)/.book-ready
 LECTURE := $(VENV)/bin/lecture
-# The stamp holds the folder's path: an environment that was moved, or has lost its Python or the course, is made again.
-WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && [ -x $(LECTURE) ] && $(VENV)/bin/python -c ''
+# The stamp holds the folder's path: an environment that was moved, or has lost its Python, the course or a package, is
+# made again. A package that is installed has its first module.
+WHOLE := import sys; from importlib.metadata import distributions; sys.exit(not all(first.locate().exists() for package \
+	in distributions() for first in [file for file in package.files or () if file.suffix == ".py"][:1]))
+WORKS := [ "$$(cat $(READY))" = "$$(pwd -P)" ] && [ -x $(LECTURE) ] && $(VENV)/bin/python -c '$(WHOLE)'
 CLEAR := $(shell if [ -e $(READY) ]; then { $(WORKS); } 2>/dev/null || echo --clear; fi)
 # The stamp is written last, so an interrupted installation is done again.
 INSTALL = $(PYTHON) -m venv $(CLEAR) $(VENV) && $(VENV)/bin/python -m pip install --quiet \

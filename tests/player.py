@@ -88,7 +88,8 @@ def warm_up() -> None:
     import lecture_lib
 
     for module in pkgutil.walk_packages(lecture_lib.__path__, "lecture_lib."):
-        import_module(module.name)
+        if not module.name.startswith("lecture_lib.course.book."):  # they need the book's extra
+            import_module(module.name)
 
 
 def run_apart(line: str, folder: Path) -> dict:

@@ -1,5 +1,8 @@
 """Running chapters: presets and parameters, executed copies, failures, interruption, the closing table."""
 
+import asyncio
+import gc
+import logging
 import os
 import signal
 import subprocess
@@ -354,6 +357,26 @@ def test_being_asked_to_end_is_like_ctrl_c(monkeypatch, capsys, signum):
         assert signal.getsignal(signum) == signal.SIG_DFL
     finally:
         signal.signal(signum, before)
+
+
+def test_a_cell_that_was_cut_short_has_no_last_word(monkeypatch, caplog):
+    """Whether nbclient's task for it still fails, and nobody asks how, depends on the moment."""
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
+
+    async def fail():
+        raise RuntimeError("Kernel died")
+
+    def check_command(arguments):
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(fail())
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "check_command", check_command)
+    assert cli.main(["check"]) == 1
+    gc.collect()
+    assert not caplog.records
 
 
 def test_a_closed_terminal_is_nothing_to_a_command_under_nohup(monkeypatch):

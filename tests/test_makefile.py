@@ -68,6 +68,19 @@ esac
 """
 
 
+def test_make_sets_up_again_what_has_lost_a_package(clone, monkeypatch):
+    record = clone / "packages" / "ghost-1.0.dist-info" / "RECORD"
+    record.parent.mkdir(parents=True)
+    record.write_text("ghost/__init__.py,,\n")
+    record.with_name("METADATA").write_text("Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n")
+    monkeypatch.setitem(ALONE, "PYTHONPATH", str(clone / "packages"))
+    assert "-m venv --clear .venv" in " ".join(would_do(clone).split())
+    module = clone / "packages" / "ghost" / "__init__.py"
+    module.parent.mkdir()
+    module.touch()
+    assert would_do(clone) == ".venv/bin/lecture check\n"
+
+
 @pytest.mark.parametrize("folder", ["new", "moved"])
 def test_of_two_that_set_up_at_once_one_installs(clone, folder):
     stamp = clone / ".venv" / ".ready"

@@ -1,5 +1,9 @@
 """The player of chapters: that it notices what it's there for."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from player import Outcome
@@ -59,3 +63,13 @@ def test_a_refusal_is_told_as_such(play):
 def test_a_run_that_is_killed_is_told(play):
     assert play("import os\nos.kill(os.getpid(), 9)") == Outcome(error="ended by SIGKILL")
     assert play("n").error == ""
+
+
+def test_it_does_without_the_extras():
+    """Who has set the course up for running and testing has neither the book's tools nor a browser."""
+    extras = ("sphinx", "docutils", "myst_nb", "latex2mathml", "playwright")
+    work = f"import sys; sys.modules |= dict.fromkeys({extras}); import player; player.warm_up()"
+    done = subprocess.run(
+        [sys.executable, "-c", work], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """The command `lecture`. Each subcommand is a short function with a line of help; the work is elsewhere."""
 
 import argparse
+import logging
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"lecture: {error}", file=sys.stderr)
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell how the cell that was cut short ended
         print("\nlecture: interrupted", file=sys.stderr)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush fails too
