@@ -31,6 +31,7 @@ __all__ = [
     "holds",
     "multiplication_steps",
     "parsed",
+    "product_and_sum",
     "prompt_of",
     "random_number",
     "right_answer",
@@ -115,28 +116,30 @@ def subtraction_steps(a: int, b: int) -> list[str]:
     return steps
 
 
+def product_and_sum(x: int, y: int, *more: int) -> list[str]:
+    """Two steps: a product of digits, and the sum of the product and further numbers."""
+    total = "+".join(map(str, more))
+    return [f"{x}*{y}={x * y:02}", f"{x * y:02}+{total}={x * y + sum(more):02}"]
+
+
 def multiplication_steps(a: int, b: int) -> list[str]:
     """Four products of digits, for a, b < 100; to each is added what is carried, and what stands above it."""
     (x, x10, _), (y, y10, _) = digits(a), digits(b)
     first = x * y
     second = x10 * y + first // 10  # second, and the last digit of first: the first row
     third = x * y10 + second % 10
-    fourth = x10 * y10 + second // 10 + third // 10
-    return [
-        f"{x}*{y}={first:02}",
-        f"{x10}*{y}+{first // 10}={second:02}",
-        f"{x}*{y10}+{second % 10}={third:02}",
-        f"{x10}*{y10}+{second // 10}+{third // 10}={fourth:02}",
-    ]
+    steps = [f"{x}*{y}={first:02}", *product_and_sum(x10, y, first // 10)]
+    steps += product_and_sum(x, y10, second % 10)
+    return steps + product_and_sum(x10, y10, second // 10, third // 10)
 
 
 def division_steps(a: int, b: int) -> list[str]:
-    """Long division from the hundreds on, for b of 1 to 9: remainder and digit / b = quotient r remainder."""
+    """Long division from the hundreds on, for b of 1 to 9: quotient * b, and what it leaves."""
     steps, rest = [], 0
     for digit in reversed(digits(a)):
         value = 10 * rest + digit
-        steps.append(f"{value:02}/{b}={value // b}r{value % b}")
-        rest = value % b
+        product, rest = value - value % b, value % b
+        steps += [f"{product // b}*{b}={product:02}", f"{value:02}-{product:02}={rest}"]
     return steps
 
 
@@ -166,10 +169,7 @@ def final_answer(written: str) -> str:
 
 
 def holds(step: str) -> bool:
-    """Whether a step is a true equation, like 8*5+4=44 or 38/6=6r2; False for any text that isn't one."""
-    if found := re.fullmatch(r"(\d+)/(\d+)=(\d+)r(\d+)", step):
-        value, divisor, quotient, rest = map(int, found.groups())
-        return value == quotient * divisor + rest and rest < divisor
+    """Whether a step is a true equation, like 25+3+4=32 or 53-48=5; False for any text that isn't one."""
     if not re.fullmatch(r"\d+([-+*]\d+)*=\d+", step):
         return False
     left, right = step.split("=")

@@ -20,20 +20,20 @@ def expect_text(value: object, expected: str, what: str, slips: Mapping[str, str
     raise Wrong(f"{what}: expected {expected!r}, got {value!r}.")
 
 
-@exercise("17c.1", Callable, "a function of a multiplication's four steps that gives the product as a text")
+@exercise("17c.1", Callable, "a function of a multiplication's steps that gives the product as a text")
 def read_off(answer: Callable) -> str:
     for a, b in ((58, 56), (99, 98), (12, 34), (3, 4), (25, 4), (0, 7)):
         steps = multiplication_steps(a, b)
-        first, second, third, fourth = (step.split("=")[1] for step in steps)
+        first, second, third, fourth = (steps[place].split("=")[1] for place in (0, 2, 4, 6))
         slips = {
             "A number doesn't begin with zeros, unless it is 0.": fourth + third[1] + first[1],
             "The ones come from the first step, but they stand last in the answer.": (
                 first[1] + third[1] + fourth
             ),
-            "The second step's last digit goes into the third step; the column's digit is the third step's.": (
+            "The last digit of the second result goes into the third one; the column's digit is the third's.": (
                 str(int(fourth + second[1] + first[1]))
             ),
-            "Of the first and third steps only the last digit stays in its column; the other is carried.": (
+            "Of the first and the third result only the last digit stays in its column; the other is carried.": (
                 str(int(fourth + third + first))
             ),
             "0 is written as one zero, not as an empty text.": "" if a * b == 0 else "-",
@@ -50,13 +50,13 @@ def euclid(answer: Callable) -> str:
     for a, b in ((48, 36), (1071, 462), (89, 55), (7, 7), (12, 4), (13, 1)):
         expected, x, y = [], a, b
         while y:
-            expected.append(f"{x}/{y}={x // y}r{x % y}")
+            expected += [f"{x // y}*{y}={x - x % y}", f"{x}-{x - x % y}={x % y}"]
             x, y = y, x % y
         given = ask(answer, a, b)
         if not isinstance(given, list | tuple) or not all(isinstance(step, str) for step in given):
             raise Wrong(f"For {a} and {b}: expected a list of texts, got {given!r}.")
         given = list(given)
-        if given == expected[:-1]:
+        if given == expected[:-2]:
             raise Wrong(
                 "You stop before the division that leaves no remainder, but its divisor is the answer."
             )
