@@ -21,6 +21,7 @@ __all__ = [
     "Problem",
     "addition_steps",
     "calculate",
+    "comparison_steps",
     "digits",
     "directly",
     "division_steps",
@@ -31,7 +32,7 @@ __all__ = [
     "holds",
     "multiplication_steps",
     "parsed",
-    "product_and_sum",
+    "product_and_sums",
     "prompt_of",
     "random_number",
     "right_answer",
@@ -106,6 +107,12 @@ def addition_steps(a: int, b: int) -> list[str]:
     return steps
 
 
+def comparison_steps(a: int, b: int) -> list[str]:
+    """Digit by digit, from the hundreds, with <, = or > in between."""
+    pairs = zip(reversed(digits(a)), reversed(digits(b)), strict=True)
+    return [f"{x}{'<' if x < y else '>' if x > y else '='}{y}" for x, y in pairs]
+
+
 def subtraction_steps(a: int, b: int) -> list[str]:
     """Column by column, for a >= b: ten more than the digit - digit - borrowed = not borrowed, and digit."""
     steps, borrowed = [], 0
@@ -116,10 +123,14 @@ def subtraction_steps(a: int, b: int) -> list[str]:
     return steps
 
 
-def product_and_sum(x: int, y: int, *more: int) -> list[str]:
-    """Two steps: a product of digits, and the sum of the product and further numbers."""
-    total = "+".join(map(str, more))
-    return [f"{x}*{y}={x * y:02}", f"{x * y:02}+{total}={x * y + sum(more):02}"]
+def product_and_sums(x: int, y: int, *more: int) -> list[str]:
+    """The product of two digits, then the sums of it and each further number, one by one."""
+    total = x * y
+    steps = [f"{x}*{y}={total:02}"]
+    for number in more:
+        steps.append(f"{total:02}+{number}={total + number:02}")
+        total += number
+    return steps
 
 
 def multiplication_steps(a: int, b: int) -> list[str]:
@@ -128,9 +139,9 @@ def multiplication_steps(a: int, b: int) -> list[str]:
     first = x * y
     second = x10 * y + first // 10  # second, and the last digit of first: the first row
     third = x * y10 + second % 10
-    steps = [f"{x}*{y}={first:02}", *product_and_sum(x10, y, first // 10)]
-    steps += product_and_sum(x, y10, second % 10)
-    return steps + product_and_sum(x10, y10, second // 10, third // 10)
+    steps = product_and_sums(x, y) + product_and_sums(x10, y, first // 10)
+    steps += product_and_sums(x, y10, second % 10)
+    return steps + product_and_sums(x10, y10, second // 10, third // 10)
 
 
 def division_steps(a: int, b: int) -> list[str]:
@@ -147,7 +158,7 @@ def worked_steps(problem: Problem) -> list[str]:
     """The steps of any problem within LARGEST; none for division by 0."""
     a, operator, b = problem
     if operator == "-":
-        return ["<" if a < b else "≥", *subtraction_steps(max(a, b), min(a, b))]
+        return comparison_steps(a, b) + subtraction_steps(max(a, b), min(a, b))
     if operator == "/":
         return division_steps(a, b) if b else []
     return addition_steps(a, b) if operator == "+" else multiplication_steps(a, b)
@@ -169,7 +180,9 @@ def final_answer(written: str) -> str:
 
 
 def holds(step: str) -> bool:
-    """Whether a step is a true equation, like 25+3+4=32 or 53-48=5; False for any text that isn't one."""
+    """Whether a step is true, like 5+8+0=13, 8*6=48 or 4<8; False for any text that isn't a step."""
+    if found := re.fullmatch(r"(\d)([<>])(\d)", step):
+        return found[1] < found[3] if found[2] == "<" else found[1] > found[3]
     if not re.fullmatch(r"\d+([-+*]\d+)*=\d+", step):
         return False
     left, right = step.split("=")

@@ -6,7 +6,7 @@ TestExercises = exercise_tests(
     "17c",
     ("17c.1", "leading zeros", "doesn't begin with zeros", "str(int(fourth + third[-1] + first[-1]))", "fourth + third[-1] + first[-1]"),
     ("17c.1", "ones first", "stand last", "fourth + third[-1] + first[-1]", "first[-1] + third[-1] + fourth"),
-    ("17c.1", "the second step's digit", "of the second result", "(0, 4, 6)", "(0, 2, 6)"),
+    ("17c.1", "the second step's digit", "of the second result", "(0, 4, 7)", "(0, 2, 7)"),
     ("17c.1", "carries and all", "the other is carried", "third[-1] + first[-1]", "third + first"),
     ("17c.1", "no digit for 0", "not as an empty text", "str(int(fourth + third[-1] + first[-1]))", "(fourth + third[-1] + first[-1]).lstrip('0')"),
     ("17c.1", "a number", "expected a text", "str(int(fourth + third[-1] + first[-1]))", "int(fourth + third[-1] + first[-1])"),

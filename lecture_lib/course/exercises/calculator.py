@@ -24,7 +24,7 @@ def expect_text(value: object, expected: str, what: str, slips: Mapping[str, str
 def read_off(answer: Callable) -> str:
     for a, b in ((58, 56), (99, 98), (12, 34), (3, 4), (25, 4), (0, 7)):
         steps = multiplication_steps(a, b)
-        first, second, third, fourth = (steps[place].split("=")[1] for place in (0, 2, 4, 6))
+        first, second, third, fourth = (steps[place].split("=")[1] for place in (0, 2, 4, 7))
         slips = {
             "A number doesn't begin with zeros, unless it is 0.": fourth + third[1] + first[1],
             "The ones come from the first step, but they stand last in the answer.": (
