@@ -1,8 +1,10 @@
 """Problems with exact answers.
 
-From notebooks/17b_addition.ipynb.
+From notebooks/17b_addition.ipynb, section "3. What the loss counts".
 Video 1:56:20.
 Written by `lecture promote`: edit the notebook, not this file.
+
+Wilson 1927: https://doi.org/10.1080/01621459.1927.10502953
 """
 
 import math
@@ -15,7 +17,36 @@ from lecture_lib.nanogpt import NanoGPT
 from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import eval_mode
 
-__all__ = ["IGNORE", "encode_problems", "exact_matches", "problem_losses", "wilson_interval", "write_answers"]
+__all__ = [
+    "IGNORE",
+    "draw_operands",
+    "encode_problems",
+    "exact_matches",
+    "problem_losses",
+    "sum_problem",
+    "wilson_interval",
+    "write_answers",
+]
+
+
+def sum_problem(a: int, b: int, width: int = 3, reverse: bool = True) -> tuple[str, str]:
+    """The prompt and the answer of a + b: both numbers with zeros up to `width`, the sum with one digit more.
+
+    `reverse` writes the sum's units first. With `width` 0 nothing is padded.
+    """
+    total = f"{a + b:0{width + 1 if width else 0}}"
+    return f"{a:0{width}}+{b:0{width}}=", total[::-1] if reverse else total
+
+
+def draw_operands(n: int, lengths: tuple[int, ...] = (1, 2, 3)) -> torch.Tensor:
+    """`n` pairs of whole numbers, (n, 2): first each number's length is drawn, then a number of that length.
+
+    Draws from torch's global generator. A single digit may be 0; longer numbers don't begin with it.
+    """
+    digits = torch.tensor(lengths)[torch.randint(len(lengths), (n, 2))]  # (n, 2)
+    least = torch.where(digits == 1, 0, 10 ** (digits - 1))
+    return least + (torch.rand(n, 2) * (10**digits - least)).long()
+
 
 IGNORE = -100  # the target at places that the loss skips; torch's own default
 
