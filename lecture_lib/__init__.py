@@ -43,8 +43,8 @@ notebook            module           what it holds
 16c_speedrun        speedrun         The speedrun
 17_your_own_data    own_text         A GPT on your own text
 17b_addition        arithmetic       Problems with exact answers
-18_pretraining      pretraining      What pretraining buys
 17c_calculator      calculator       A calculator
+18_pretraining      pretraining      What pretraining buys
 
 Written by hand are `base`, which every chapter may use, and `course`, which runs them all.
 """
