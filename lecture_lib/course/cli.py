@@ -21,7 +21,7 @@ PYTEST = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--d
 CORES = 2  # what course and suite are planned for: that many notebooks at a time, with a thread each
 PATHS = ("corpus", "gpt2_weights")  # parameters that are paths, as seen from where the command is given
 # Chapters of a minute or more, longest first.
-LONG = ("11", "16b", "10", "09", "13c", "14b", "14c", "12b", "16c", "18")
+LONG = ("11", "17c", "16b", "10", "09", "13c", "14b", "14c", "12b", "18", "16c", "17b")
 # Stand-ins for other machines: their thread counts, and a processor without vector instructions.
 OTHER_MACHINES = [fixed(1), fixed(2), fixed(1) | {"ATEN_CPU_CAPABILITY": "default"}]
 
