@@ -324,7 +324,7 @@ def test_an_interrupted_command_leaves_the_best_model(file, tmp_path):
         if (out / "unfinished.json").exists():
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # like Ctrl-C to `lecture`, which a suite in the background ignores
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "interrupted; the best model so far is kept" in said, errors
     assert load_checkpoint(out / "model")[2]["text"] == path.name and "Traceback" not in errors
