@@ -222,16 +222,6 @@ def sample_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train_command(arguments: argparse.Namespace) -> int:
-    """Train a GPT on your own text for some minutes; Ctrl-C ends early and keeps the best model."""
-    from lecture_lib.own_text import train_own_text
-
-    folder = arguments.out or OUT / "train" / arguments.text.stem
-    model = train_own_text(arguments.text, folder, arguments.minutes, arguments.seed)
-    print(f"wrote {model}.safetensors and .json\nlecture sample --checkpoint {shlex.quote(str(model))}")
-    return 0
-
-
 def print_streamed(prompt: str, characters: Iterator[str]) -> int:
     """Print the prompt and the characters, each as it comes; return how many there were."""
     first = next(characters, "")  # bad input is refused here, before anything is printed
@@ -242,6 +232,16 @@ def print_streamed(prompt: str, characters: Iterator[str]) -> int:
         written += 1
     print()
     return written
+
+
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train a GPT on your own text for some minutes; Ctrl-C ends early and keeps the best model."""
+    from lecture_lib.own_text import train_own_text
+
+    folder = arguments.out or OUT / "train" / arguments.text.stem
+    model = train_own_text(arguments.text, folder, arguments.minutes, arguments.seed)
+    print(f"wrote {model}.safetensors and .json\nlecture sample --checkpoint {shlex.quote(str(model))}")
+    return 0
 
 
 def speedrun_command(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ import torch
 
 from lecture_lib.base.corpus import load_corpus, load_other_plays
 from lecture_lib.base.errors import CourseError
-from lecture_lib.base.paths import DATA
 from lecture_lib.base.records import read_json, stamp, write_json
 from lecture_lib.evaluation import split_loss
 from lecture_lib.fine_tuning import optimise
@@ -20,8 +19,8 @@ from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining, 
 from lecture_lib.tokenization import load_splits
 from lecture_lib.training import History, TrainConfig, estimate_loss
 
-RECORD = DATA / "recorded" / "pretraining.json"
-SEEDS = (1337, 1, 2)
+from .races import PRETRAINING, SEEDS, counted_text
+
 Text = tuple[torch.Tensor, torch.Tensor]  # ids and the parts that they are in, (N,) both
 
 SMALL = NanoGPTConfig(block_size=32, n_embd=64, n_head=4, n_layer=4)
@@ -81,12 +80,12 @@ def planned(model: str) -> Iterator[tuple[str, int]]:
 
 def all_texts() -> dict[str, Text]:
     """Tiny Shakespeare's training split, the other plays, fewer of them, and both together."""
-    tokenizer, splits = load_splits()
-    parts, plays = play_parts(load_corpus()), list(load_other_plays().items())
-    texts = {"tiny": (splits["train"], parts[: len(splits["train"])])}
+    tokenizer, plays = load_splits()[0], list(load_other_plays().items())
+    first_part = int(play_parts(load_corpus()).max()) + 1  # after the corpus's own
+    texts = {"tiny": counted_text()}
     for every in (1, 2, 4, 8):
         name = f"plays/{every}" if every > 1 else "plays"
-        texts[name] = encode_plays(dict(plays[::every]), tokenizer, int(parts.max()) + 1)
+        texts[name] = encode_plays(dict(plays[::every]), tokenizer, first_part)
     return texts | {"both": joined([texts["tiny"], texts["plays"]])}
 
 
@@ -129,7 +128,7 @@ def run_speedrun(seed: int, arm: Arm, texts: dict[str, Text], val: torch.Tensor)
 RUN = {"small": run_small, "speedrun": run_speedrun}
 
 
-def pretrain(model: str, path: Path = RECORD) -> Iterator[dict]:
+def pretrain(model: str, path: Path = PRETRAINING) -> Iterator[dict]:
     """Train every arm of a model; yields each result, and writes it at once.
 
     What is in the file already isn't run again, so an interrupted series goes on where it stopped.
