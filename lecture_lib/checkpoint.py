@@ -16,17 +16,25 @@ import torch
 
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.files import replacing
+from lecture_lib.base.pieces import PieceTokenizer, Tokenizer
 from lecture_lib.base.records import write_json
 from lecture_lib.generation import AutoregressiveModel
 from lecture_lib.tokenization import CharTokenizer
 
-__all__ = ["CHECKPOINT_KINDS", "checkpoint_kind", "load_checkpoint", "model_of", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_KINDS",
+    "checkpoint_kind",
+    "load_checkpoint",
+    "model_of",
+    "save_checkpoint",
+    "tokenizer_of",
+]
 
 
 def save_checkpoint(
     path: Path,
     model: AutoregressiveModel,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     facts: dict,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -80,7 +88,12 @@ def model_of(card: dict, file: Path) -> AutoregressiveModel:
     return build(config_class(**sizes))
 
 
-def load_checkpoint(path: Path) -> tuple[AutoregressiveModel, CharTokenizer, dict]:
+def tokenizer_of(card: dict) -> Tokenizer:
+    """The tokenizer that a card holds."""
+    return PieceTokenizer(card["pieces"]) if "pieces" in card else CharTokenizer(card["characters"])
+
+
+def load_checkpoint(path: Path) -> tuple[AutoregressiveModel, Tokenizer, dict]:
     """Read what `save_checkpoint` wrote: the model, on the CPU and in eval mode, its tokenizer, the card.
 
     Raises CourseError if a file is missing, truncated, foreign or does not fit the configuration, or if the
@@ -89,7 +102,7 @@ def load_checkpoint(path: Path) -> tuple[AutoregressiveModel, CharTokenizer, dic
     card_file, file = path.with_suffix(".json"), path.with_suffix(".safetensors")
     try:
         card, weights = json.loads(card_file.read_text(encoding="utf-8")), file.read_bytes()
-        tokenizer, digest = CharTokenizer(card["characters"]), card["sha256"]
+        tokenizer, digest = tokenizer_of(card), card["sha256"]
         model = model_of(card, card_file)
     except OSError as error:
         raise CourseError(f"cannot read {error.filename}: {error.strerror}") from None

@@ -20,6 +20,7 @@ import torch
 
 from lecture_lib.base.device import choose_device
 from lecture_lib.base.files import alone_in
+from lecture_lib.base.pieces import PieceTokenizer, Tokenizer, learn_pieces
 from lecture_lib.base.reading import read_text
 from lecture_lib.base.records import stamp
 from lecture_lib.base.threads import fit_threads
@@ -57,6 +58,7 @@ __all__ = [
     "own_tokenizer",
     "own_training",
     "parameters_of",
+    "piece_splits",
     "plan_run",
     "planned_steps",
     "stale",
@@ -188,7 +190,7 @@ def parameters_of(config: NanoGPTConfig) -> int:
     return sum(parameter_counts(config).values())
 
 
-STEP_TOKENS = 1024  # characters in an optimizer step
+STEP_TOKENS = 1024  # in an optimizer step; a token is a character here, and a piece in section 7
 
 
 def own_training(config: NanoGPTConfig, steps: int) -> TrainConfig:
@@ -198,63 +200,64 @@ def own_training(config: NanoGPTConfig, steps: int) -> TrainConfig:
     return TrainConfig(rows, config.block_size, steps, learning_rate=0.2 / config.n_embd, **estimates)
 
 
-def fits(parameters: int, characters: int, read: int) -> bool:
-    """Whether a model suits a training split of so many characters and a run that reads `read` of them."""
-    return parameters <= characters and 10 * parameters <= read
+def fits(parameters: int, tokens: int, read: int) -> bool:
+    """Whether a model suits a training split of so many tokens and a run that reads `read` of them."""
+    return parameters <= tokens and 10 * parameters <= read
 
 
-def largest_fit(vocab_size: int, characters: int, read: int) -> str:
+def largest_fit(vocab_size: int, tokens: int, read: int) -> str:
     """The largest size of the family that suits a text and a run, or else the smallest of all."""
     smallest, *larger = FAMILY
-    suits = [s for s in larger if fits(parameters_of(family_config(s, vocab_size)), characters, read)]
+    suits = [s for s in larger if fits(parameters_of(family_config(s, vocab_size)), tokens, read)]
     return [smallest, *suits][-1]
 
 
 MOST_PASSES = 50  # times that a run reads the text, at most
 
 
-def planned_steps(characters: int, seconds: float, pace: float) -> int:
-    """Steps for a training split of so many characters: what the time has room for at `pace` s, or fewer."""
+def planned_steps(tokens: int, seconds: float, pace: float) -> int:
+    """Steps for a training split of so many tokens: what the time has room for at `pace` s, or fewer."""
     room = 0.85 * seconds / pace  # in steps; 21 estimates take a fifteenth as many, or 140 at least
-    return max(20, min(int(room / 1.07), int(room) - 140, MOST_PASSES * characters // STEP_TOKENS))
+    return max(20, min(int(room / 1.07), int(room) - 140, MOST_PASSES * tokens // STEP_TOKENS))
 
 
-def with_dropout(config: NanoGPTConfig, characters: int, steps: int) -> NanoGPTConfig:
+def with_dropout(config: NanoGPTConfig, tokens: int, steps: int) -> NanoGPTConfig:
     """The same model with a dropout of 0.1, if it reads the text more than five times."""
-    return replace(config, dropout=0.1) if steps * STEP_TOKENS > 5 * characters else config
+    return replace(config, dropout=0.1) if steps * STEP_TOKENS > 5 * tokens else config
 
 
 def plan_run(
     splits: dict[str, CompactText], vocab_size: int, seconds: float
 ) -> tuple[NanoGPTConfig, TrainConfig]:
     """Model and training for a text and a time, by how fast this machine trains each size."""
-    characters, plan, began = len(splits["train"]), None, time.monotonic()
+    tokens, plan, began = len(splits["train"]), None, time.monotonic()
     for size in FAMILY:
         config = family_config(size, vocab_size)
-        if plan and parameters_of(config) > characters:
+        if plan and parameters_of(config) > tokens:
             break
         fit_threads(parameters_of(config))
         model = NanoGPT(config).to(choose_device())
         pace = seconds_per_step(model, splits, own_training(config, 20))
-        steps = planned_steps(characters, seconds - (time.monotonic() - began), pace)
-        if plan and not fits(parameters_of(config), characters, steps * STEP_TOKENS):
+        steps = planned_steps(tokens, seconds - (time.monotonic() - began), pace)
+        if plan and not fits(parameters_of(config), tokens, steps * STEP_TOKENS):
             break
-        plan = with_dropout(config, characters, steps), own_training(config, steps)
+        plan = with_dropout(config, tokens, steps), own_training(config, steps)
     return plan
 
 
-def describe_plan(config: NanoGPTConfig, training: TrainConfig, characters: int) -> str:
+def describe_plan(config: NanoGPTConfig, training: TrainConfig, tokens: int) -> str:
     """A line on a model and its training."""
-    passes = training.max_iters * STEP_TOKENS / characters
+    passes = training.max_iters * STEP_TOKENS / tokens
     return (
         f"{parameters_of(config):,} parameters, {config.n_layer} layers of {config.n_embd} channels, context "
         f"{config.block_size}; {training.max_iters:,} steps, which read the training split {passes:.1f} times"
     )
 
 
-def describe_text(path: Path, text: str, tokenizer: CharTokenizer, rare: dict[str, int]) -> str:
+def describe_text(path: Path, text: str, tokenizer: Tokenizer, rare: dict[str, int]) -> str:
     """A line on a text: its size, its vocabulary, and the characters that are too rare for it."""
-    line = f"{path.name}: {len(text):,} characters, a vocabulary of {tokenizer.vocab_size:,}"
+    unit = "pieces of words" if isinstance(tokenizer, PieceTokenizer) else "characters"
+    line = f"{path.name}: {len(text):,} characters, a vocabulary of {tokenizer.vocab_size:,} {unit}"
     if not rare:
         return line
     shown = ", ".join(f"{c!r} ({times})" for c, times in sorted(rare.items())[:10])
@@ -262,37 +265,47 @@ def describe_text(path: Path, text: str, tokenizer: CharTokenizer, rare: dict[st
     return f"{line}\ntoo rare, read as {UNKNOWN}: {shown}{more}"
 
 
-def own_facts(path: Path, seed: int, training: TrainConfig, history: History) -> dict:
-    """What a checkpoint's card tells of a run on a text of one's own."""
-    facts = {"text": path.name, "seed": seed, "training": asdict(training), "val": min(history.val)}
-    return facts | stamp(f"lecture train --text {path}") | {"history": vars(history)}
+def own_facts(path: Path, tokenizer: Tokenizer, seed: int, training: TrainConfig, history: History) -> dict:
+    """What a checkpoint's card tells of a run on a text of one's own, and the pieces of its tokenizer."""
+    command, facts = f"lecture train --text {path}", {"text": path.name, "seed": seed}
+    if isinstance(tokenizer, PieceTokenizer):
+        command, facts["pieces"] = f"{command} --pieces {tokenizer.vocab_size}", tokenizer.stored
+    facts |= {"training": asdict(training), "val": min(history.val)}
+    return facts | stamp(command) | {"history": vars(history)}
 
 
-SCORED = 100_000  # characters of each split that the final score is taken from, at most
+SCORED = 100_000  # tokens of each split that the final score is taken from, at most
 
 
-def describe_result(model: NanoGPT, splits: dict[str, CompactText], history: History) -> str:
+def describe_result(
+    model: NanoGPT, tokenizer: Tokenizer, splits: dict[str, CompactText], history: History
+) -> str:
     """How good a model is, beside models that know little, and at which step it was the best."""
     scores = {name: split_loss(model, ids[:SCORED]) for name, ids in splits.items()}
     known = baseline_losses(splits, model.config.vocab_size)
     beside = ", ".join(f"{name} {loss:.2f}" for name, loss in known.items())
     best, last = history.steps[history.val.index(min(history.val))], history.steps[-1]
+    scored = splits["val"][:SCORED]
+    per_token = len(tokenizer.decode(scored)) / len(scored)  # characters
     return (
         f"lowest val loss at step {best:,}, the last estimate at {last:,}\n"
-        f"val loss {scores['val']:.3f}, which is {bits(scores['val']):.2f} bits per character; "
+        f"val loss {scores['val']:.3f}, which is {bits(scores['val'] / per_token):.2f} bits per character; "
         f"train loss {scores['train']:.3f}\nfor comparison, models that know: {beside}"
     )
 
 
-def train_own_text(path: Path, folder: Path, minutes: float = 10.0, seed: int = 1337) -> Path:
+def train_own_text(
+    path: Path, folder: Path, minutes: float = 10.0, seed: int = 1337, pieces: int | None = None
+) -> Path:
     """Train a GPT on a text within so many minutes, telling what is done; returns the checkpoint's path.
 
+    Its tokens are characters, or else so many `pieces` of words.
     The best model so far is in `folder` as `unfinished.*`, the final one as `model.*`. Raises CourseError for
     a text that can't be learned from, or if another run is writing to `folder`.
     """
     deadline = time.monotonic() + 0.95 * 60 * minutes
     text = read_text(path)
-    tokenizer, splits, rare = own_splits(text)
+    tokenizer, splits, rare = own_splits(text) if pieces is None else piece_splits(text, pieces)
     print(describe_text(path, text, tokenizer, rare))
     config, training = plan_run(splits, tokenizer.vocab_size, 60 * minutes)
     print(describe_plan(config, training, len(splits["train"])))
@@ -300,12 +313,23 @@ def train_own_text(path: Path, folder: Path, minutes: float = 10.0, seed: int = 
     model = NanoGPT(config).to(choose_device())
 
     def keep(history: History, name: str = "unfinished") -> None:
-        save_checkpoint(folder / name, model, tokenizer, own_facts(path, seed, training, history))
+        save_checkpoint(folder / name, model, tokenizer, own_facts(path, tokenizer, seed, training, history))
 
     with alone_in(folder):
         history = train_best(model, splits, training, deadline=deadline, keep=keep)
         keep(history, "model")
         for leftover in folder.glob("unfinished.*"):
             leftover.unlink()
-    print(describe_result(model, splits, history))
+    print(describe_result(model, tokenizer, splits, history))
     return folder / "model"
+
+
+def piece_splits(text: str, size: int) -> tuple[PieceTokenizer, dict[str, CompactText], dict[str, int]]:
+    """As `own_splits`, with `size` pieces of words as tokens, learned from the first nine tenths."""
+    cut = int(0.9 * len(text))
+    characters, rare = own_tokenizer(text[:cut])
+    known = text.translate({ord(c): UNKNOWN for c in set(text) - set(characters.chars)})
+    halves = {"train": known[:cut], "val": known[cut:]}
+    tokenizer = learn_pieces(halves["train"], characters.chars, size)
+    splits = {name: CompactText(torch.from_numpy(tokenizer.ids(half))) for name, half in halves.items()}
+    return tokenizer, splits, rare

@@ -77,7 +77,7 @@ def test_the_command_tells_its_speed_beside_the_text(checkpoint, capsys):
 def test_the_command_says_when_the_window_has_moved(checkpoint, capsys):
     for options, said in (([], True), (["--exact"], False)):
         assert command(checkpoint, "--length", "6", *options) == 0
-        assert ("longer than the context of 8 characters" in capsys.readouterr().err) == said
+        assert ("longer than the context of 8 tokens" in capsys.readouterr().err) == said
 
 
 def test_no_characters_are_as_good_as_any_number(checkpoint, capsys):
@@ -135,7 +135,7 @@ def cut(file, size):
         ("", lambda path: card_with(path, model=SIZES | {"n_embd": 10**15}), "model: "),
         ("", lambda path: card_with(path, model=SIZES | {"n_head": 3}), "n_head"),
         ("", lambda path: card_with(path, kind="Llama"), "the kind of model is Llama"),
-        ("", lambda path: card_with(path, characters="abc"), "3 characters, its model 11"),
+        ("", lambda path: card_with(path, characters="abc"), "a vocabulary of 3, its model 11"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint, capsys, suffix, damage, complaint):

@@ -95,7 +95,7 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     sample.add_argument("--top-k", type=int, help="draw from the k most likely characters (default: all)")
     sample.add_argument("--seed", type=int, default=1337, help="same seed, same text (default: %(default)s)")
     sample.add_argument("--exact", action="store_true",
-                        help="beyond the context, forget one character at a time: slower")  # fmt: skip
+                        help="beyond the context, forget one token at a time: slower")  # fmt: skip
     sample.add_argument("--bfloat16", action="store_true", help="weights rounded to half the bytes")
     source = sample.add_mutually_exclusive_group()
     source.add_argument("--model", choices=SHIPPED, default="full",
@@ -107,6 +107,8 @@ def add_commands_of_learners(command: Callable[[Callable], argparse.ArgumentPars
     train.add_argument("--minutes", type=positive, default=10, help="to take, about (default: %(default)s)")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="for the model (default: out/train/NAME)")
     train.add_argument("--seed", type=seed, default=1337, help="of the generator (default: %(default)s)")
+    train.add_argument("--pieces", type=int, metavar="N",
+                       help="instead of characters, a vocabulary of N pieces of words")  # fmt: skip
 
     speedrun = command(speedrun_command)
     speedrun.add_argument("seeds", nargs="*", type=int, default=[1337], help="one race each (default: 1337)")
@@ -202,34 +204,34 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def sample_command(arguments: argparse.Namespace) -> int:
-    """Write text with a trained model, character by character."""
+    """Write text with a trained model, token by token."""
     wait_awake()
     from .sampling import load_writer, stream_text
 
     model, tokenizer = load_writer(arguments.checkpoint or SHIPPED[arguments.model], arguments.bfloat16)
     names = ("prompt", "length", "seed", "temperature", "top_k", "exact")
-    characters = stream_text(model, tokenizer, **{name: getattr(arguments, name) for name in names})
+    pieces = stream_text(model, tokenizer, **{name: getattr(arguments, name) for name in names})
     began = time.perf_counter()
-    written = print_streamed(arguments.prompt, characters)
+    written = print_streamed(arguments.prompt, pieces)
     seconds = time.perf_counter() - began
-    print(f"{written} characters in {seconds:.1f} s: {written / seconds:.0f} a second", file=sys.stderr)
-    if len(arguments.prompt) + written > model.block_size and not arguments.exact:
+    speed = len(written) / seconds
+    print(f"{len(written)} characters in {seconds:.1f} s: {speed:.0f} a second", file=sys.stderr)
+    if len(tokenizer.encode(arguments.prompt + written)) > model.block_size and not arguments.exact:
         print(
-            f"the text is longer than the context of {model.block_size} characters: whenever that was full, "
-            "its first half was forgotten; --exact forgets one character at a time",
+            f"the text is longer than the context of {model.block_size} tokens: whenever that was full, "
+            "its first half was forgotten; --exact forgets one token at a time",
             file=sys.stderr,
         )
     return 0
 
 
-def print_streamed(prompt: str, characters: Iterator[str]) -> int:
-    """Print the prompt and the characters, each as it comes; return how many there were."""
-    first = next(characters, "")  # bad input is refused here, before anything is printed
-    print(prompt + first, end="", flush=True)
-    written = len(first)
-    for character in characters:
-        print(character, end="", flush=True)
-        written += 1
+def print_streamed(prompt: str, pieces: Iterator[str]) -> str:
+    """Print the prompt and the pieces that continue it, each as it comes; return the pieces, joined."""
+    written = next(pieces, "")  # bad input is refused here, before anything is printed
+    print(prompt + written, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+        written += piece
     print()
     return written
 
@@ -239,7 +241,7 @@ def train_command(arguments: argparse.Namespace) -> int:
     from lecture_lib.own_text import train_own_text
 
     folder = arguments.out or OUT / "train" / arguments.text.stem
-    model = train_own_text(arguments.text, folder, arguments.minutes, arguments.seed)
+    model = train_own_text(arguments.text, folder, arguments.minutes, arguments.seed, arguments.pieces)
     print(f"wrote {model}.safetensors and .json\nlecture sample --checkpoint {shlex.quote(str(model))}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Text from a trained model, character by character, for a reader who hasn't trained one yet."""
+"""Text from a trained model, token by token, for a reader who hasn't trained one yet."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +8,16 @@ import torch
 from lecture_lib import pretraining, speedrun  # noqa: F401  so that their checkpoints can be loaded
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.paths import SHIPPED
+from lecture_lib.base.pieces import Tokenizer
 from lecture_lib.base.threads import fit_threads, quickest_threads
 from lecture_lib.checkpoint import load_checkpoint
 from lecture_lib.decoding import for_writing
 from lecture_lib.generation import AutoregressiveModel, check_prompt
 from lecture_lib.gpt import GPT
 from lecture_lib.nanogpt import NanoGPT, from_gpt
-from lecture_lib.tokenization import CharTokenizer
 
 
-def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, CharTokenizer]:
+def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[AutoregressiveModel, Tokenizer]:
     """The model in `checkpoint` (with or without suffix), laid out for writing, and its tokenizer.
 
     With `bfloat16` its weights are rounded to half the bytes. A large model gets one thread or all cores,
@@ -38,7 +38,7 @@ def load_writer(checkpoint: Path, bfloat16: bool = False) -> tuple[Autoregressiv
     return model, tokenizer
 
 
-def load_named(checkpoint: Path) -> tuple[AutoregressiveModel, CharTokenizer]:
+def load_named(checkpoint: Path) -> tuple[AutoregressiveModel, Tokenizer]:
     """Model and tokenizer of a checkpoint that a user named; what is wrong with it is told in one line."""
     try:
         if checkpoint.is_dir():
@@ -50,15 +50,15 @@ def load_named(checkpoint: Path) -> tuple[AutoregressiveModel, CharTokenizer]:
         raise CourseError(" ".join(line.strip() for line in str(error).splitlines()[:2])) from None
     except (RuntimeError, MemoryError, ValueError, OSError) as error:  # too large a model, an odd path
         raise CourseError(f"{checkpoint}: {str(error).splitlines()[0]}") from None
-    characters, outputs = len(tokenizer.chars), model.lm_head.out_features
-    if characters != outputs:
-        raise CourseError(f"{checkpoint} has {characters} characters, its model {outputs}: a damaged card?")
+    tokens, outputs = tokenizer.vocab_size, model.lm_head.out_features
+    if tokens != outputs:
+        raise CourseError(f"{checkpoint} has a vocabulary of {tokens}, its model {outputs}: a damaged card?")
     return model, tokenizer
 
 
 def stream_text(
     model: AutoregressiveModel,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     length: int = 500,
     seed: int = 1337,
@@ -66,10 +66,10 @@ def stream_text(
     top_k: int | None = None,
     exact: bool = False,
 ) -> Iterator[str]:
-    """`length` characters that continue the prompt, each as soon as it is drawn.
+    """`length` characters that continue the prompt, each token of them as soon as it is drawn.
 
-    When the text outgrows the context, half of the context is forgotten at once, so that a character costs
-    the same in a long text as in a short one. With `exact`, one character is forgotten at a time, as in
+    When the text outgrows the context, half of the context is forgotten at once, so that a token costs
+    the same in a long text as in a short one. With `exact`, one token is forgotten at a time, as in
     chapter 06, and all others are read again for each.
     Raises CourseError for characters that the model doesn't know, an empty prompt, or a temperature, top_k
     or length out of range.
@@ -84,7 +84,11 @@ def stream_text(
         else:
             tokens = one_by_one(model, idx, length, dials)
         for idx_next in tokens:  # (1, 1)
-            yield tokenizer.decode(idx_next[0].tolist())
+            piece = tokenizer.decode(idx_next[0])[:length]
+            yield piece
+            length -= len(piece)
+            if length == 0:
+                return
     except ValueError as error:
         raise CourseError(str(error)) from None
 
