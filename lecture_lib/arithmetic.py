@@ -65,7 +65,7 @@ def encode_problems(
     T = max(end for _, end in lengths)
     rows = [tokenizer.encode((prompt + answer).ljust(T + 1, "\n")) for prompt, answer in problems]
     ids = torch.tensor(rows)  # (B, T + 1)
-    start, end = torch.tensor(lengths)[:, :, None].unbind(1)  # (B, 1) each
+    start, end = torch.tensor(lengths)[:, :, None].unbind(1)  # (B, 1) each: the answer's places
     place = torch.arange(1, T + 1)  # (T,): of each target in its row
     counts = (place <= end) & (place >= start if answer_only else True)  # (T,), (B, 1) -> (B, T)
     return ids[:, :-1], ids[:, 1:].where(counts, IGNORE)

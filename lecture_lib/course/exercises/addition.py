@@ -142,7 +142,7 @@ def columns_of(answer: Callable) -> str:
                 raise Wrong(f"For {text!r}, character {i}, {text[i]!r}: {about_column(text, i, got, wanted)}")
     return (
         "Give each of these numbers a learned vector, add it to the embedding, and digits of one column are marked "
-        "alike, however long the numbers are: the model needs no zeros in front."
+        "alike, however long the numbers are, with or without zeros in front."
     )
 
 
