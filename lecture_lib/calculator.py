@@ -18,6 +18,7 @@ from lecture_lib.tokenization import CharTokenizer
 
 __all__ = [
     "LARGEST",
+    "SHORT",
     "Problem",
     "addition_steps",
     "calculate",
@@ -66,8 +67,8 @@ def right_answer(problem: Problem) -> str:
 
 
 def random_number(most: int, rng: random.Random) -> int:
-    """A number of 0 to `most`, which is 9, 99 or 999; in three draws of ten, more likely a short one."""
-    limit = most if rng.random() < 0.7 else 10 ** rng.randint(1, len(str(most))) - 1
+    """A number of 0 to `most`, which is 9, 99 or 999; in four draws of ten, more likely a short one."""
+    limit = most if rng.random() < 0.6 else 10 ** rng.randint(1, len(str(most))) - 1
     return rng.randint(0, limit)
 
 
@@ -83,10 +84,13 @@ def draw_problems(count: int, rng: random.Random, held_back: set[Problem]) -> li
     return drawn
 
 
-def held_out_problems(count: int, seed: int) -> list[Problem]:
-    """`count` different problems of each operator, evenly from all, without division by 0."""
+SHORT = {"+": (99, 99), "-": (99, 99), "*": (99, 9), "/": (99, 9)}
+
+
+def held_out_problems(count: int, seed: int, largest: dict[str, tuple[int, int]] = LARGEST) -> list[Problem]:
+    """`count` different problems of each operator, evenly from all of `largest`, without division by 0."""
     rng, chosen = random.Random(seed), {}
-    for operator, (most_a, most_b) in LARGEST.items():
+    for operator, (most_a, most_b) in largest.items():
         while sum(problem.operator == operator for problem in chosen) < count:
             a, b = rng.randint(0, most_a), rng.randint(operator == "/", most_b)
             chosen[Problem(a, operator, b)] = None

@@ -10,7 +10,7 @@ import torch
 from lecture_lib.base.corpus import play_spans
 from lecture_lib.batches import draw_places
 
-__all__ = ["dev_start", "draw_with_parts", "play_parts"]
+__all__ = ["dev_start", "draw_with_parts", "parts_of_play", "play_parts"]
 
 
 def dev_start(text: str, n_train: int) -> int:
@@ -20,13 +20,15 @@ def dev_start(text: str, n_train: int) -> int:
     return plays["Measure for Measure"].start + known
 
 
+def parts_of_play(length: int, i: int) -> torch.Tensor:
+    """The part of each character of play i, (length,): 2 i in its first third, 2 i + 1 in the rest."""
+    return 2 * i + (torch.arange(length) >= length // 3)
+
+
 def play_parts(text: str) -> torch.Tensor:
-    """The part of each character of the corpus, (N,): 2 i the first third of play i, 2 i + 1 the rest."""
-    parts = torch.empty(len(text), dtype=torch.int64)
-    for i, play in enumerate(play_spans(text).values()):
-        third = play.start + (play.stop - play.start) // 3
-        parts[play.start : third], parts[third : play.stop] = 2 * i, 2 * i + 1
-    return parts
+    """The part of each character of the corpus, (N,)."""
+    spans = play_spans(text).values()
+    return torch.cat([parts_of_play(play.stop - play.start, i) for i, play in enumerate(spans)])
 
 
 def draw_with_parts(

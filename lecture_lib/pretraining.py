@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lecture_lib.base.corpus import load_corpus, load_other_plays
+from lecture_lib.base.corpus import load_corpus, load_other_plays, play_spans
 from lecture_lib.batches import get_batch
 from lecture_lib.checkpoint import checkpoint_kind
 from lecture_lib.generation import AutoregressiveModel
-from lecture_lib.held_out import play_parts
+from lecture_lib.held_out import parts_of_play, play_parts
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining
 from lecture_lib.tokenization import CharTokenizer, load_splits
 
@@ -37,18 +37,14 @@ __all__ = [
 
 
 def encode_plays(
-    plays: dict[str, str], tokenizer: CharTokenizer, first_part: int = 0
+    plays: dict[str, str], tokenizer: CharTokenizer, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The ids of plays, one after another, and the part that each is in, (N,) both.
 
-    Parts are numbered from `first_part`, two to a play, its first third and the rest, as in `play_parts`.
+    The plays are numbered from `first`, and their parts as in `play_parts`.
     """
-    ids, parts = [], []
-    for i, speeches in enumerate(plays.values()):
-        play = torch.tensor(tokenizer.encode(speeches + "\n\n"))
-        late = torch.arange(len(play)) >= len(play) // 3
-        ids.append(play)
-        parts.append(first_part + 2 * i + late)
+    ids = [torch.tensor(tokenizer.encode(speeches + "\n\n")) for speeches in plays.values()]
+    parts = [parts_of_play(len(play), i) for i, play in enumerate(ids, start=first)]
     return torch.cat(ids), torch.cat(parts)
 
 
@@ -58,7 +54,7 @@ HASH_BASE = 6_364_136_223_846_793_005  # odd, so that it has an inverse modulo 2
 def fingerprints(text: str, n: int) -> np.ndarray:
     """A number for each passage of n characters of an ASCII text, (N - n + 1,); equal ones have the same.
 
-    Karp and Rabin 1987, modulo 2^64.
+    After Karp and Rabin 1987, but modulo 2^64, not a random prime.
     """
     codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.uint64)  # (N,)
     powers = np.cumprod(np.full(len(codes), HASH_BASE, dtype=np.uint64))  # (N,)
@@ -69,13 +65,13 @@ def fingerprints(text: str, n: int) -> np.ndarray:
 
 
 def common_places(a: str, b: str, n: int) -> np.ndarray:
-    """The places in `a` where a passage of n characters begins that stands in `b`, too."""
+    """Where in `a` the passages of n characters begin that also occur in `b`."""
     return np.flatnonzero(np.isin(fingerprints(a, n), fingerprints(b, n)))
 
 
 def longest_common_passage(a: str, b: str) -> str:
     """The first of the longest passages of `a` that stand in `b`, too; both are ASCII."""
-    place, works, fails = 0, 0, min(len(a), len(b)) + 1  # lengths
+    place, works, fails = 0, 0, min(len(a), len(b)) + 1  # a place, and two lengths
     while fails - works > 1:
         n = min(2 * works + 1, (works + fails) // 2)
         places = common_places(a, b, n)
@@ -114,10 +110,10 @@ class PretrainedSpeedrunGPT(SpeedrunGPT):
 
 def every_text() -> tuple[torch.Tensor, torch.Tensor]:
     """The training split and, after it, the other plays: ids and parts, (N,) both."""
-    tokenizer, splits = load_splits()
-    parts, n = play_parts(load_corpus()), len(splits["train"])
-    more, more_parts = encode_plays(load_other_plays(), tokenizer, int(parts.max()) + 1)
-    return torch.cat([splits["train"], more]), torch.cat([parts[:n], more_parts])
+    text, (tokenizer, splits) = load_corpus(), load_splits()
+    more, more_parts = encode_plays(load_other_plays(), tokenizer, first=len(play_spans(text)))
+    parts = play_parts(text)[: len(splits["train"])]
+    return torch.cat([splits["train"], more]), torch.cat([parts, more_parts])
 
 
 @checkpoint_kind("PretrainedSpeedrunGPT", SpeedrunConfig)

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from lecture_lib.base.errors import CourseError
 from lecture_lib.calculator import (
     LARGEST,
+    SHORT,
     Problem,
     calculate,
     draw_problems,
@@ -148,6 +150,13 @@ def test_drawn_problems_are_within_the_limits_and_of_all_lengths():
     lengths = {(len(str(problem.a)), len(str(problem.b))) for problem in sums}
     assert lengths == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
     assert any(problem.operator == "/" and problem.b == 0 for problem in drawn)
+
+
+def test_short_problems_have_short_numbers_as_many_of_each_operator():
+    short = held_out_problems(50, seed=1, largest=SHORT)
+    assert Counter(problem.operator for problem in short) == dict.fromkeys(LARGEST, 50)
+    assert all(p.a <= SHORT[p.operator][0] and p.b <= SHORT[p.operator][1] for p in short)
+    assert max(p.a for p in short) > 90 and max(p.b for p in short) > 90  # two digits, and not only one
 
 
 def test_held_out_problems_have_no_division_by_zero():

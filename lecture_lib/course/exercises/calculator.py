@@ -92,8 +92,8 @@ def broken(answer: Callable) -> str:
         if given != expected or isinstance(given, str | float):
             raise Wrong(f"For {steps} expected {expected}, got {given!r}. {sentence}")
     return (
-        "Now only misread digits are left: a working can be true and connected, and still be the working of another "
-        "problem. To find that out, one has to look at the prompt."
+        "Two kinds of mistake are left. An answer that was miscopied is found by reading it off; misread digits only "
+        "by looking at the prompt, since a working can be true and connected and still belong to another problem."
     )
 
 

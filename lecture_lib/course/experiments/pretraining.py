@@ -3,16 +3,16 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
 
-from lecture_lib.base.corpus import load_corpus, load_other_plays
+from lecture_lib.base.corpus import load_corpus, load_other_plays, play_spans
 from lecture_lib.base.errors import CourseError
 from lecture_lib.base.records import read_json, stamp, write_json
 from lecture_lib.evaluation import split_loss
 from lecture_lib.fine_tuning import optimise
-from lecture_lib.held_out import play_parts
 from lecture_lib.nanogpt import NanoGPT, NanoGPTConfig
 from lecture_lib.pretraining import batch_losses, encode_plays, gentler, watched
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunGPT, SpeedrunTraining, speedrun
@@ -55,11 +55,12 @@ def arms(first: Stage, then: Stage) -> dict[str, Arm]:
     }
 
 
-MAIN = ("from scratch", "pretrained only", "fine-tuned")  # these run under every seed, the others under one
 FIRST, THEN = Stage("plays", 300, 1.0), Stage("tiny", 100, 0.5)  # of the speedrun's model
 ARMS = {
     "small": {
         **arms(Stage("plays", 3000, 4e-3), Stage("tiny", 1000, 1e-3)),
+        "two stages on tiny": (Stage("tiny", 3000, 4e-3), Stage("tiny", 1000, 1e-3)),
+        "all at once": (Stage("both", 4000, 4e-3),),
         "from scratch, fewer steps": (Stage("tiny", 1000, 4e-3),),
         "from scratch, longer": (Stage("tiny", 12_000, 4e-3),),
         "fine-tuned, longer": (Stage("plays", 9000, 4e-3), Stage("tiny", 3000, 1e-3)),
@@ -72,20 +73,14 @@ ARMS = {
 }
 
 
-def planned(model: str) -> Iterator[tuple[str, int]]:
-    """The arms of a model with their seeds, in the order in which they are run."""
-    yield from ((name, seed) for seed in SEEDS for name in MAIN)
-    yield from ((name, SEEDS[0]) for name in ARMS[model] if name not in MAIN)
-
-
 def all_texts() -> dict[str, Text]:
     """Tiny Shakespeare's training split, the other plays, fewer of them, and both together."""
     tokenizer, plays = load_splits()[0], list(load_other_plays().items())
-    first_part = int(play_parts(load_corpus()).max()) + 1  # after the corpus's own
+    first = len(play_spans(load_corpus()))  # after the corpus's own
     texts = {"tiny": counted_text()}
     for every in (1, 2, 4, 8):
         name = f"plays/{every}" if every > 1 else "plays"
-        texts[name] = encode_plays(dict(plays[::every]), tokenizer, first_part)
+        texts[name] = encode_plays(dict(plays[::every]), tokenizer, first)
     return texts | {"both": joined([texts["tiny"], texts["plays"]])}
 
 
@@ -137,10 +132,11 @@ def pretrain(model: str, path: Path = PRETRAINING) -> Iterator[dict]:
     if model not in RUN:
         raise CourseError(f"no model {model!r}; expected one of: {', '.join(RUN)}")
     texts, val = all_texts(), load_splits()[1]["val"]
-    if model not in read_json(path):
-        write_json(path, read_json(path) | {model: new_series(model, texts)})
-    done = {(run["arm"], run["seed"]) for run in read_json(path)[model]["runs"]}
-    for name, seed in planned(model):
+    every = read_json(path)
+    runs = every.get(model, {}).get("runs", [])
+    write_json(path, every | {model: new_series(model, texts) | {"runs": runs}})
+    done = {(run["arm"], run["seed"]) for run in runs}
+    for seed, name in product(SEEDS, ARMS[model]):
         if (name, seed) in done:
             continue
         found = {"arm": name, "seed": seed, **RUN[model](seed, ARMS[model][name], texts, val)}
@@ -151,11 +147,10 @@ def pretrain(model: str, path: Path = PRETRAINING) -> Iterator[dict]:
 
 
 def new_series(model: str, texts: dict[str, Text]) -> dict:
-    """A model's series of which no arm has been run: how they are trained, where, on how many characters."""
+    """A model's series before its runs: how its arms are trained, where, on how many characters."""
     return {
         **stamp(f"lecture pretrain {model}"),
         "model": asdict(SMALL if model == "small" else COUNTING),
         "arms": {name: [asdict(stage) for stage in arm] for name, arm in ARMS[model].items()},
         "characters": {name: len(ids) for name, (ids, _) in texts.items()},
-        "runs": [],
     }
