@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,10 @@ from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import History, TrainConfig, training_steps
 
 __all__ = [
+    "BLOCK",
     "COUNTED",
     "FAMILY",
     "MOST_PASSES",
-    "PIECE",
     "SCORED",
     "SEEN",
     "STEP_TOKENS",
@@ -64,7 +64,6 @@ __all__ = [
     "stale",
     "train_best",
     "train_own_text",
-    "with_dropout",
 ]
 
 UNKNOWN = "\ufffd"  # stands for all characters that the vocabulary lacks
@@ -91,7 +90,7 @@ class CompactText:
         return self.ids[places].long()
 
 
-PIECE = 2**20  # characters that are translated at a time
+BLOCK = 2**20  # characters that are translated at a time
 
 
 def compact(text: str, tokenizer: CharTokenizer) -> CompactText:
@@ -99,7 +98,7 @@ def compact(text: str, tokenizer: CharTokenizer) -> CompactText:
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)  # uint8, or uint16, or uint32
     table = np.full(sys.maxunicode + 1, tokenizer.stoi[UNKNOWN], dtype)
     table[[ord(c) for c in tokenizer.chars]] = range(tokenizer.vocab_size)
-    parts = (text[i : i + PIECE].encode("utf-32-le") for i in range(0, len(text), PIECE))
+    parts = (text[i : i + BLOCK].encode("utf-32-le") for i in range(0, len(text), BLOCK))
     return CompactText(torch.from_numpy(np.concatenate([table[np.frombuffer(p, np.uint32)] for p in parts])))
 
 
@@ -119,8 +118,8 @@ def baseline_losses(splits: dict[str, CompactText], vocab_size: int) -> dict[str
     singles, pairs, before = Counter(train), Counter(itertools.pairwise(train)), Counter(train[:-1])
     alone = [(singles[b] + 1) / (len(train) + vocab_size) for b in val[1:]]
     paired = [(pairs[a, b] + 1) / (before[a] + vocab_size) for a, b in itertools.pairwise(val)]
-    mean_loss = {"frequencies": alone, "pairs": paired}
-    losses = {name: -sum(map(math.log, probs)) / len(probs) for name, probs in mean_loss.items()}
+    probabilities = {"frequencies": alone, "pairs": paired}
+    losses = {name: -sum(map(math.log, probs)) / len(probs) for name, probs in probabilities.items()}
     return {"nothing": math.log(vocab_size), **losses}
 
 
@@ -217,13 +216,8 @@ MOST_PASSES = 50  # times that a run reads the text, at most
 
 def planned_steps(tokens: int, seconds: float, pace: float) -> int:
     """Steps for a training split of so many tokens: what the time has room for at `pace` s, or fewer."""
-    room = 0.85 * seconds / pace  # in steps; 21 estimates take a fifteenth as many, or 140 at least
+    room = 0.85 * seconds / pace  # in steps
     return max(20, min(int(room / 1.07), int(room) - 140, MOST_PASSES * tokens // STEP_TOKENS))
-
-
-def with_dropout(config: NanoGPTConfig, tokens: int, steps: int) -> NanoGPTConfig:
-    """The same model with a dropout of 0.1, if it reads the text more than five times."""
-    return replace(config, dropout=0.1) if steps * STEP_TOKENS > 5 * tokens else config
 
 
 def plan_run(
@@ -241,17 +235,17 @@ def plan_run(
         steps = planned_steps(tokens, seconds - (time.monotonic() - began), pace)
         if plan and not fits(parameters_of(config), tokens, steps * STEP_TOKENS):
             break
-        plan = with_dropout(config, tokens, steps), own_training(config, steps)
+        plan = config, own_training(config, steps)
     return plan
 
 
 def describe_plan(config: NanoGPTConfig, training: TrainConfig, tokens: int) -> str:
     """A line on a model and its training."""
     passes = training.max_iters * STEP_TOKENS / tokens
-    return (
-        f"{parameters_of(config):,} parameters, {config.n_layer} layers of {config.n_embd} channels, context "
-        f"{config.block_size}; {training.max_iters:,} steps, which read the training split {passes:.1f} times"
-    )
+    size = next(name for name, sizes in FAMILY.items() if sizes["n_embd"] == config.n_embd)
+    shape = f"{config.n_layer} layers of {config.n_embd} channels, context {config.block_size}"
+    run = f"{training.max_iters:,} steps, which read the training split {passes:.1f} times"
+    return f"{size}: {parameters_of(config):,} parameters, {shape}; {run}"
 
 
 def describe_text(path: Path, text: str, tokenizer: Tokenizer, rare: dict[str, int]) -> str:
@@ -282,15 +276,15 @@ def describe_result(
 ) -> str:
     """How good a model is, beside models that know little, and at which step it was the best."""
     scores = {name: split_loss(model, ids[:SCORED]) for name, ids in splits.items()}
-    known = baseline_losses(splits, model.config.vocab_size)
-    beside = ", ".join(f"{name} {loss:.2f}" for name, loss in known.items())
     best, last = history.steps[history.val.index(min(history.val))], history.steps[-1]
     scored = splits["val"][:SCORED]
     per_token = len(tokenizer.decode(scored)) / len(scored)  # characters
+    known = baseline_losses(splits, model.config.vocab_size)
+    beside = ", ".join(f"{name} {bits(loss / per_token):.2f}" for name, loss in known.items())
     return (
         f"lowest val loss at step {best:,}, the last estimate at {last:,}\n"
         f"val loss {scores['val']:.3f}, which is {bits(scores['val'] / per_token):.2f} bits per character; "
-        f"train loss {scores['train']:.3f}\nfor comparison, models that know: {beside}"
+        f"train loss {scores['train']:.3f}\nfor comparison, in bits per character, models that know: {beside}"
     )
 
 

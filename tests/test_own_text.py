@@ -41,7 +41,6 @@ from lecture_lib.own_text import (
     planned_steps,
     stale,
     train_best,
-    with_dropout,
 )
 from lecture_lib.tokenization import CharTokenizer
 
@@ -210,12 +209,6 @@ def test_steps_are_limited_by_time_and_by_the_text():
     assert planned_steps(10**9, seconds=100, pace=0.1) == 710
     assert planned_steps(10_240, seconds=1e9, pace=0.1) == 500  # fifty times
     assert planned_steps(10**9, seconds=-1, pace=0.1) == 20
-
-
-def test_dropout_is_for_a_text_that_is_read_often():
-    config = family_config("tiny", 10)
-    assert with_dropout(config, 10 * STEP_TOKENS, 50) == config
-    assert with_dropout(config, 10 * STEP_TOKENS, 51).dropout == 0.1
 
 
 def test_a_plan_takes_the_largest_size_that_text_and_time_allow():
