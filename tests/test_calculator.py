@@ -157,6 +157,10 @@ def test_short_problems_have_short_numbers_as_many_of_each_operator():
     assert Counter(problem.operator for problem in short) == dict.fromkeys(LARGEST, 50)
     assert all(p.a <= SHORT[p.operator][0] and p.b <= SHORT[p.operator][1] for p in short)
     assert max(p.a for p in short) > 90 and max(p.b for p in short) > 90  # two digits, and not only one
+    many = held_out_problems(300, seed=1, largest=SHORT)
+    assert {p.b for p in many if p.operator == "*"} == set(range(10))
+    assert {p.b for p in many if p.operator == "/"} == set(range(1, 10))
+    assert all({p.a for p in many if p.operator == operator} & {98, 99} for operator in LARGEST)
 
 
 def test_held_out_problems_have_no_division_by_zero():

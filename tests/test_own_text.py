@@ -204,6 +204,26 @@ def test_parameters_are_counted_right_and_a_step_reads_as_many_tokens(size):
     assert training.batch_size * training.block_size == STEP_TOKENS
 
 
+def test_the_family_has_the_sizes_that_the_chapter_names():
+    sizes = [parameters_of(family_config(size, 65)) for size in FAMILY]
+    assert sizes == [29_985, 209_665, 820_673, 4_820_801, 10_770_113]
+
+
+def test_a_run_of_few_steps_has_an_estimate_at_each():
+    training = own_training(family_config("tiny", 10), 19)
+    assert (training.eval_interval, training.eval_iters, training.learning_rate) == (1, 10, 0.2 / 32)
+
+
+def test_baselines_count_singles_and_pairs_and_one_more_of_each():
+    ids = {"train": [0, 1, 0, 1, 1], "val": [0, 1, 1]}
+    splits = {name: CompactText(torch.tensor(some)) for name, some in ids.items()}
+    losses = baseline_losses(splits, 2)
+    assert losses["nothing"] == pytest.approx(math.log(2))
+    assert losses["frequencies"] == pytest.approx(-math.log((3 + 1) / (5 + 2)))  # both times 1
+    pairs = (2 + 1) / (2 + 2), (1 + 1) / (2 + 2)  # 0 1, and 1 1, of two pairs that begin so
+    assert losses["pairs"] == pytest.approx(-sum(map(math.log, pairs)) / 2)
+
+
 def test_steps_are_limited_by_time_and_by_the_text():
     assert planned_steps(10**9, seconds=1000, pace=0.1) == 7943  # which leaves room for estimates
     assert planned_steps(10**9, seconds=100, pace=0.1) == 710

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lecture_lib import pretraining
 from lecture_lib.base.errors import CourseError
 from lecture_lib.course.experiments import pretraining as runs
 from lecture_lib.fine_tuning import optimise
@@ -21,6 +22,7 @@ from lecture_lib.pretraining import (
     fingerprints,
     gentler,
     longest_common_passage,
+    recounted_pretrained,
     watched,
 )
 from lecture_lib.speedrun import SpeedrunConfig, SpeedrunTraining
@@ -60,6 +62,12 @@ def test_the_longest_common_passage_is_the_one_that_trying_all_finds(seed):
     assert found in a and found in b and len(found) == longest_by_trying(a, b)
 
 
+@pytest.mark.parametrize("length", range(1, 18))
+def test_a_passage_of_any_length_is_found(length):
+    passage = "abcdefghijklmnopq"[:length]
+    assert longest_common_passage(f"<{passage}>" * 2, f"({passage})") == passage
+
+
 def test_a_text_is_its_own_longest_passage():
     text = "a rose is a rose is a rose"
     assert longest_common_passage(text, text) == text == longest_common_passage(text, f"<{text}>")
@@ -70,6 +78,7 @@ def test_plays_are_encoded_one_after_another_in_two_parts_each():
     ids, parts = encode_plays({"first": "abab", "second": "b"}, tokenizer, first=2)
     assert tokenizer.decode(ids) == "abab\n\nb\n\n"
     assert parts.tolist() == [4, 4, 5, 5, 5, 5, 6, 7, 7]
+    assert encode_plays({"one": "abab"}, tokenizer)[1].tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_every_text_begins_with_the_training_split_and_has_no_val():
@@ -102,6 +111,20 @@ def test_a_watched_run_is_looked_at_before_every_third_step():
     looked = []
     losses = watched(iter(torch.arange(8.0)), looked.append, 3, first=4)
     assert [loss.item() for loss in losses] == list(range(8)) and looked == [6, 9]
+
+
+def test_a_watched_run_begins_with_step_0():
+    looked = []
+    assert len(list(watched(iter(torch.arange(3.0)), looked.append, 2))) == 3 and looked == [0, 2]
+
+
+def test_a_pretrained_model_is_recounted_from_all_plays(monkeypatch):
+    monkeypatch.setattr(pretraining, "every_text", lambda: (IDS, torch.arange(500) // 100))
+    config = SpeedrunConfig(vocab_size=5, block_size=8, n_embd=8, n_head=2, n_layer=1, order=2)
+    model = recounted_pretrained(config)
+    assert type(model) is PretrainedSpeedrunGPT and model.prior.tables[0].counts.sum() == len(IDS) - 1
+    expected = PretrainedSpeedrunGPT(config, IDS).prior.tables[0].counts
+    assert torch.equal(model.prior.tables[0].counts, expected)
 
 
 def test_gentler_changes_steps_and_rates_alone():

@@ -662,6 +662,21 @@ def test_a_disk_that_is_full_when_a_row_is_due_is_named():
         log.append(1, {})
 
 
+def test_the_speed_is_that_of_the_steps_since_the_row_before(tmp_path, monkeypatch):
+    clock = iter((100.0, 200.0, 204.0))  # at the log's beginning, twice, and when it's measured
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(clock))
+    log = trainer.RunLog(tmp_path / "log.csv", tokens=50, mfu=0.001)
+    log.begin(last=10)
+    assert log.measured(10) == {}
+    assert log.measured(18) == {"tokens_per_second": 100, "mfu": 0.1}  # 8 steps of 50 tokens in 4 s
+
+
+def test_one_process_of_several_is_enough_to_stop_all(monkeypatch):
+    monkeypatch.setattr(trainer.Processes, "mean", lambda self, flag: flag / self.count)  # the others go on
+    one_of_three = trainer.Processes(0, 3)
+    assert one_of_three.any(True, torch.device("cpu")) and not one_of_three.any(False, torch.device("cpu"))
+
+
 def test_damaged_rows_of_a_log_are_left_out_when_the_run_goes_on(tmp_path):
     log = trainer.RunLog(tmp_path / "log.csv", tokens=1, mfu=1.0)
     log.path.write_bytes(b"step,lr\n10,0.1,-1e-05,nan,,\n\0\0\0\n2\xff0,0.1\n20,0.2\n30,0.3\n40,0.")
