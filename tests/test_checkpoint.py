@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -193,6 +194,22 @@ def resumed_like_whole(library, tmp_path):
     assert resumed.first_step == 6 and resumed.history == whole.history
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_a_fresh_run_has_spent_no_time_and_saves_every_five_minutes(tmp_path):
+    run = long_run.LongRun(make(), CharTokenizer(LETTERS), CONFIG, tmp_path, {})
+    assert (run.seconds, run.first_step, run.save_seconds) == (0, 0, 300)
+
+
+def test_a_fingerprint_has_twelve_digits_and_tells_texts_and_vocabularies_apart():
+    tokenizer, other = CharTokenizer(LETTERS), CharTokenizer(LETTERS + "?!")
+    splits = {"train": torch.arange(5), "val": torch.arange(3)}
+    found = [
+        long_run.fingerprint(splits, tokenizer),
+        long_run.fingerprint(splits, other),
+        long_run.fingerprint({**splits, "val": torch.arange(4)}, tokenizer),
+    ]
+    assert len(set(found)) == 3 and all(re.fullmatch("[0-9a-f]{12}", one) for one in found)
 
 
 @runs.holds
