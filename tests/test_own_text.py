@@ -215,13 +215,14 @@ def test_a_run_of_few_steps_has_an_estimate_at_each():
 
 
 def test_baselines_count_singles_and_pairs_and_one_more_of_each():
-    ids = {"train": [0, 1, 0, 1, 1], "val": [0, 1, 1]}
+    ids = {"train": [0, 1, 0, 1, 1], "val": [0, 1, 1, 0]}
     splits = {name: CompactText(torch.tensor(some)) for name, some in ids.items()}
     losses = baseline_losses(splits, 2)
+    singles = (3 + 1) / (5 + 2), (3 + 1) / (5 + 2), (2 + 1) / (5 + 2)  # 1, 1, and 0
+    pairs = (2 + 1) / (2 + 2), (1 + 1) / (2 + 2), (1 + 1) / (2 + 2)  # 0 1, 1 1, and 1 0
     assert losses["nothing"] == pytest.approx(math.log(2))
-    assert losses["frequencies"] == pytest.approx(-math.log((3 + 1) / (5 + 2)))  # both times 1
-    pairs = (2 + 1) / (2 + 2), (1 + 1) / (2 + 2)  # 0 1, and 1 1, of two pairs that begin so
-    assert losses["pairs"] == pytest.approx(-sum(map(math.log, pairs)) / 2)
+    assert losses["frequencies"] == pytest.approx(-sum(map(math.log, singles)) / 3)
+    assert losses["pairs"] == pytest.approx(-sum(map(math.log, pairs)) / 3)
 
 
 def test_steps_are_limited_by_time_and_by_the_text():
