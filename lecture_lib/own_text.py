@@ -20,7 +20,7 @@ import torch
 
 from lecture_lib.base.device import choose_device
 from lecture_lib.base.files import alone_in
-from lecture_lib.base.pieces import PieceTokenizer, Tokenizer, learn_pieces
+from lecture_lib.base.pieces import PieceTokenizer, Tokenizer, chunks, learn_pieces
 from lecture_lib.base.reading import read_text
 from lecture_lib.base.records import stamp
 from lecture_lib.base.threads import fit_threads
@@ -34,7 +34,6 @@ from lecture_lib.tokenization import CharTokenizer
 from lecture_lib.training import History, TrainConfig, training_steps
 
 __all__ = [
-    "BLOCK",
     "COUNTED",
     "FAMILY",
     "MOST_PASSES",
@@ -90,15 +89,12 @@ class CompactText:
         return self.ids[places].long()
 
 
-BLOCK = 2**20  # characters that are translated at a time
-
-
 def compact(text: str, tokenizer: CharTokenizer) -> CompactText:
     """The ids of a text, where a character that `tokenizer` lacks is UNKNOWN."""
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)  # uint8, or uint16, or uint32
     table = np.full(sys.maxunicode + 1, tokenizer.stoi[UNKNOWN], dtype)
     table[[ord(c) for c in tokenizer.chars]] = range(tokenizer.vocab_size)
-    parts = (text[i : i + BLOCK].encode("utf-32-le") for i in range(0, len(text), BLOCK))
+    parts = (chunk.encode("utf-32-le") for chunk in chunks(text))
     return CompactText(torch.from_numpy(np.concatenate([table[np.frombuffer(p, np.uint32)] for p in parts])))
 
 

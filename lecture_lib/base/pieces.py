@@ -14,7 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from .errors import CourseError
 
 PATTERN = r" ?\w+| ?[^\w\s]+|\s+"  # what a text is cut into first; no merge reaches across
-CHUNK = 2**20  # characters that are cut or encoded at a time
+CHUNK = 2**20  # characters that are translated at a time
 MOST_PIECES = 2**16
 
 
@@ -89,5 +89,5 @@ def learn_pieces(text: str, alphabet: list[str], size: int) -> PieceTokenizer:
 
 
 def chunks(text: str) -> Iterator[str]:
-    """The text in slices that the library takes in little memory."""
+    """The text in slices, so that what is made of each takes little memory."""
     return (text[i : i + CHUNK] for i in range(0, len(text), CHUNK))
